@@ -1,0 +1,48 @@
+"""Multi-task optimizers in torch: CAME-Grad and its rivals, computed exactly from the K×K Gramian.
+
+    came_grad, came_grad_coefficients   CAME-Grad on gradients, or as an aggregator on their Gramian
+    linear                              linear scalarization, the baseline
+    solve_dual                          the conflict-averse dual, solved exactly
+    CAMEGrad, MultiTaskOptimizer        the training step around any torch optimizer
+    oracle                              cvxpy's answer to the same problems
+
+Aggregators share one signature, ``aggregator(gramian, task_weights) -> coefficients``, and accept any
+leading batch dimensions.
+"""
+
+from optimizers import oracle
+from optimizers.came_grad import (
+    CAMEGradResult,
+    SolverWarning,
+    came_grad,
+    came_grad_coefficients,
+    came_grad_stages,
+)
+from optimizers.dual import DualSolution, solve_dual
+from optimizers.gramian import gramian
+from optimizers.linear import linear
+from optimizers.step import (
+    CAMEGrad,
+    MultiTaskOptimizer,
+    NonFiniteError,
+    StepDiagnostics,
+    task_gradients,
+)
+
+__all__ = [
+    "CAMEGrad",
+    "CAMEGradResult",
+    "DualSolution",
+    "MultiTaskOptimizer",
+    "NonFiniteError",
+    "SolverWarning",
+    "StepDiagnostics",
+    "came_grad",
+    "came_grad_coefficients",
+    "came_grad_stages",
+    "gramian",
+    "linear",
+    "oracle",
+    "solve_dual",
+    "task_gradients",
+]

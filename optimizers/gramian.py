@@ -1,0 +1,143 @@
+"""The K×K Gramian of task gradients, accumulated in float64: all that aggregators need to know."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 16
+
+
+def gramian(gradients: Tensor) -> Tensor:
+    r"""Gramian :math:`M = GG^⊤` of gradients ``G``, accumulated in float64 chunk by chunk.
+
+    Args:
+        gradients: (..., K, d) floating point, on any device.
+
+    Returns:
+        (..., K, K) float64, exactly symmetric.
+
+    Raises:
+        ValueError: if ``gradients`` has fewer than two dimensions, no task, or is not real floating.
+
+    Example:
+        >>> gramian(torch.tensor([[3.0, 4.0], [1e-30, 0.0]]))
+        tensor([[2.5000e+01, 3.0000e-30],
+                [3.0000e-30, 1.0000e-60]], dtype=torch.float64)
+    """
+    check_gradients(gradients)
+    flat = gradients.shape[-1]
+    if gradients.dtype == torch.float64 or gradients.numel() <= CHUNK:
+        g = gradients.double()
+        total = g @ g.transpose(-2, -1)
+    else:
+        total = gradients.new_zeros((*gradients.shape[:-1], gradients.shape[-2]), dtype=torch.float64)
+        width = max(1, CHUNK * flat // gradients.numel())
+        for first in range(0, flat, width):
+            g = gradients[..., first : first + width].double()
+            total += g @ g.transpose(-2, -1)
+    return (total + total.transpose(-2, -1)) / 2
+
+
+def gramian_of_parameters(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Gramian of K tasks whose gradients are given parameter by parameter, without joining them.
+
+    Args:
+        gradients: K sequences of one tensor a parameter, same shapes in each; may be on several devices.
+
+    Returns:
+        (K, K) float64 on the CPU.
+
+    Example:
+        >>> gramian_of_parameters([[torch.ones(2), torch.ones(1)], [torch.ones(2), -torch.ones(1)]])
+        tensor([[3., 1.],
+                [1., 3.]], dtype=torch.float64)
+    """
+    by_device: dict[torch.device, Tensor] = {}
+    tasks = len(gradients)
+    for parameter_gradients in zip(*gradients, strict=True):
+        device = parameter_gradients[0].device
+        total = by_device.setdefault(device, torch.zeros(tasks, tasks, dtype=torch.float64, device=device))
+        flat = [g.reshape(-1) for g in parameter_gradients]
+        for first in range(0, flat[0].numel(), CHUNK):
+            chunk = torch.stack([g[first : first + CHUNK] for g in flat]).double()
+            total += chunk @ chunk.T
+    total = torch.zeros(tasks, tasks, dtype=torch.float64)
+    for part in by_device.values():
+        total += part.cpu()
+    return (total + total.T) / 2
+
+
+def check_gradients(gradients: Tensor) -> None:
+    """Refuse what is not a (..., K, d) real floating-point tensor with K ≥ 1.
+
+    Raises:
+        ValueError: naming the shape or dtype.
+    """
+    if gradients.dim() < 2 or gradients.shape[-2] == 0:
+        raise ValueError(
+            f"gradients must have shape (..., K, d) with K >= 1, got {tuple(gradients.shape)}; "
+            "for one problem stack the K task gradients as rows"
+        )
+    if not gradients.is_floating_point():
+        raise ValueError(f"gradients must be real floating point, got {gradients.dtype}")
+
+
+def check_gramian(gramian: Tensor) -> Tensor:
+    """Return the Gramian as float64 after checking shape and finiteness.
+
+    Raises:
+        ValueError: naming the shape, dtype, the batch entry and the task with a non-finite or negative
+            diagonal.
+    """
+    if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
+        raise ValueError(f"gramian must have shape (..., K, K) with K >= 1, got {tuple(gramian.shape)}")
+    if not gramian.is_floating_point():
+        raise ValueError(f"gramian must be real floating point, got {gramian.dtype}")
+    gramian = gramian.double()
+    finite = gramian.isfinite()
+    if not finite.all():
+        entry = tuple((~finite).nonzero()[0].tolist())
+        diagonal = (~finite.diagonal(dim1=-2, dim2=-1)).nonzero()
+        tasks = sorted({index[-1] for index in diagonal.tolist()}) or list(entry[-2:])
+        problem = f" of problem {entry[:-2]}" if len(entry) > 2 else ""
+        raise ValueError(
+            f"gradient of task {', '.join(map(str, tasks))}{problem} is not finite "
+            f"(Gramian entry {list(entry[-2:])} is {gramian[entry].item()})"
+        )
+    diagonal = gramian.diagonal(dim1=-2, dim2=-1)
+    if (diagonal < 0).any():
+        entry = tuple((diagonal < 0).nonzero()[0].tolist())
+        raise ValueError(
+            f"gramian has a negative diagonal entry {diagonal[entry].item()} for task {entry[-1]}; "
+            "a squared norm cannot be negative"
+        )
+    return gramian
+
+
+def check_task_weights(task_weights: Tensor | Sequence[float] | None, like: Tensor) -> Tensor:
+    """Task weights as float64 of shape (..., K), ones by default.
+
+    Args:
+        task_weights: K or (..., K) non-negative numbers, not all zero.
+        like: a (..., K, K) Gramian whose K and device are taken.
+
+    Raises:
+        ValueError: naming the value and the task index.
+    """
+    tasks = like.shape[-1]
+    if task_weights is None:
+        return torch.ones(tasks, dtype=torch.float64, device=like.device)
+    weights = torch.as_tensor(task_weights, dtype=torch.float64, device=like.device)
+    if weights.dim() == 0 or weights.shape[-1] != tasks:
+        raise ValueError(
+            f"task_weights must have one entry for each of the {tasks} tasks, "
+            f"got shape {tuple(weights.shape)}"
+        )
+    bad = ~weights.isfinite() | (weights < 0)
+    if bad.any():
+        entry = tuple(bad.nonzero()[0].tolist())
+        raise ValueError(f"task_weights[{entry[-1]}] = {weights[entry].item()} must be finite and >= 0")
+    if (weights.sum(-1) == 0).any():
+        raise ValueError("task_weights are all zero; at least one task must have a positive weight")
+    return weights
