@@ -1,6 +1,6 @@
-"""Exact finite active-set methods for the conflict-averse dual and its degenerate case, batched.
+"""Exact finite active-set method for the conflict-averse dual, batched.
 
-Both work on the Gramian ``M = G Gᵀ`` alone, equilibrated by its diagonal so that tasks whose gradients
+It works on the Gramian ``M = G Gᵀ`` alone, equilibrated by its diagonal so that tasks whose gradients
 differ by many orders of magnitude do not drown each other. A batch advances together: each round solves
 one small linear system per unfinished problem, and finished problems leave the batch.
 """
@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-EPS = torch.finfo(torch.float64).eps
-ROUNDING = 8 * EPS
+from optimizers.cone import ROUNDING, equilibrated, project_cone, quadratic, times
 
 
 class ActiveSetSolution(NamedTuple):
@@ -79,9 +78,9 @@ def minimize_dual(
         M, b, r, norm = gramian[open_], centre_products[open_], radius[open_], norms[open_]
         rows = torch.arange(len(open_), device=gramian.device)
         nearest, downhill, solvable = _affine_hull(M, b, norm, support)
-        p2 = _quadratic(M, nearest)
+        p2 = quadratic(M, nearest)
         p2 = torch.where(p2 > ROUNDING * (nearest.abs() * norm).sum(-1) ** 2, p2, 0.0)
-        slack = r**2 - _quadratic(M, downhill)
+        slack = r**2 - quadratic(M, downhill)
         bounded = slack > 0
         ratio = (p2 / torch.where(bounded, slack, 1.0)).sqrt()[:, None]
         target = nearest + ratio * downhill
@@ -115,9 +114,9 @@ def minimize_dual(
         support[rows[swap], twin[swap]] = False
         support[rows[stuck], entering[stuck]] &= alpha[rows[stuck], entering[stuck]] > 0
 
-        length_g = _quadratic(M, alpha).clamp_min(0).sqrt()
+        length_g = quadratic(M, alpha).clamp_min(0).sqrt()
         multipliers = alpha * (r / torch.where(length_g > 0, length_g, torch.inf))[:, None]
-        products = b + _times(M, multipliers)
+        products = b + times(M, multipliers)
         value = (alpha * products).sum(-1)
         size = torch.maximum(norm * norm.mean(-1, keepdim=True), value.abs()[:, None])
         violation = (value[:, None] - products) / torch.where(size > 0, size, 1.0)
@@ -132,7 +131,7 @@ def minimize_dual(
         if kink.any():
             at = rows[kink]
             beta = project_cone(M[at], b[at], max_iterations)
-            inside = _quadratic(M[at], beta) <= r[at] ** 2
+            inside = quadratic(M[at], beta) <= r[at] ** 2
             settled = inside | restarted[at]
             multipliers[at[inside]] = beta[inside]
             solution.stationary[open_[at[inside]]] = True
@@ -180,14 +179,14 @@ def polish(gramian: Tensor, centre_products: Tensor, radius: Tensor, alpha: Tens
     norm = gramian.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     inverse = torch.where(norm > 0, 1.0 / norm, 1.0)
     support = alpha > 0
-    length = _quadratic(gramian, alpha).clamp_min(0).sqrt()
+    length = quadratic(gramian, alpha).clamp_min(0).sqrt()
     usable = length > 0
     beta = alpha * (radius / torch.where(usable, length, 1.0))[:, None]
-    pull = _times(gramian, beta)
+    pull = times(gramian, beta)
     products = centre_products + pull
     value = (alpha * products).sum(-1)
     system = gramian.new_zeros(batch, tasks + 1, tasks + 1)
-    system[:, :tasks, :tasks] = _equilibrated(gramian, inverse, support)
+    system[:, :tasks, :tasks] = equilibrated(gramian, inverse, support)
     system[:, :tasks, tasks] = torch.where(support, -inverse, 0.0)
     system[:, tasks, :tasks] = torch.where(support, pull * inverse, 0.0)
     right = gramian.new_zeros(batch, tasks + 1)
@@ -204,61 +203,6 @@ def polish(gramian: Tensor, centre_products: Tensor, radius: Tensor, alpha: Tens
     return torch.where(better[:, None], improved, alpha)
 
 
-def project_cone(gramian: Tensor, centre_products: Tensor, max_iterations: int) -> Tensor:
-    r"""Multipliers β ≥ 0 of the projection of the centre onto the cone :math:`\{u : Gu ≥ 0\}`.
-
-    The projection is :math:`u = \text{centre} + G^⊤β` with β minimizing :math:`½β^⊤Mβ + b^⊤β` over
-    β ≥ 0 (Moreau). Lawson and Hanson's active-set method, on the Gramian.
-
-    Args:
-        gramian: (B, K, K) float64, of order one.
-        centre_products: (B, K) float64, ``b = G·centre``.
-        max_iterations: bound on the number of linear systems per problem.
-
-    Returns:
-        (B, K) float64.
-
-    Example:
-        Gradients (1,0), (−1,0), (0,1) allow only u₁ = 0: the centre (0, ⅓) is there already.
-
-        >>> G = torch.tensor([[1., 0.], [-1., 0.], [0., 1.]]).double()
-        >>> project_cone((G @ G.T)[None], (G @ G.mean(0))[None], 50)
-        tensor([[0., 0., 0.]], dtype=torch.float64)
-    """
-    batch = len(centre_products)
-    norms = gramian.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    size = norms.amax(-1, keepdim=True)
-    answer = torch.zeros_like(centre_products)
-    support = torch.zeros_like(centre_products, dtype=torch.bool)
-    entering = torch.zeros(batch, dtype=torch.int64, device=gramian.device)
-    moving = torch.zeros(batch, dtype=torch.bool, device=gramian.device)
-    done = torch.zeros(batch, dtype=torch.bool, device=gramian.device)
-    rows = torch.arange(batch, device=gramian.device)
-    for _ in range(max_iterations):
-        products = centre_products + _times(gramian, answer)
-        scaled = products / torch.where(norms > 0, norms * size, 1.0)
-        scaled = torch.where(support | (norms == 0), torch.inf, scaled)
-        least, candidate = scaled.min(-1)
-        done |= ~moving & ~(least < -ROUNDING)
-        if done.all():
-            break
-        grow = ~moving & ~done
-        support[rows[grow], candidate[grow]] = True
-        entering = torch.where(grow, candidate, entering)
-
-        target, solvable = _unconstrained(gramian, centre_products, norms, support)
-        done |= ~solvable | ((answer[rows, entering] == 0) & (target[rows, entering] <= 0))
-        negative = support & (target <= 0)
-        limits = torch.where(negative, answer / torch.where(negative, answer - target, 1.0), torch.inf)
-        length, leaving = limits.min(-1)
-        moving = (length < torch.inf) & ~done
-        moved = answer + torch.where(moving, length, 0.0)[:, None] * (target - answer)
-        moved[rows[moving], leaving[moving]] = 0.0
-        answer = torch.where(done[:, None], answer, torch.where(moving[:, None], moved.clamp_min(0), target))
-        support[rows[moving], leaving[moving]] = False
-    return answer
-
-
 def _affine_hull(M: Tensor, b: Tensor, norm: Tensor, support: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Minimum-norm point and projected −b on the affine hull of each support; solvability."""
     batch, tasks = b.shape
@@ -266,7 +210,7 @@ def _affine_hull(M: Tensor, b: Tensor, norm: Tensor, support: Tensor) -> tuple[T
     scale = torch.where(support, inverse, 0.0).amax(-1)
     border = torch.where(support, inverse, 0.0) / scale[:, None]
     system = M.new_zeros(batch, tasks + 1, tasks + 1)
-    system[:, :tasks, :tasks] = _equilibrated(M, inverse, support)
+    system[:, :tasks, :tasks] = equilibrated(M, inverse, support)
     system[:, :tasks, tasks] = border
     system[:, tasks, :tasks] = border
     right = M.new_zeros(batch, tasks + 1, 2)
@@ -277,24 +221,6 @@ def _affine_hull(M: Tensor, b: Tensor, norm: Tensor, support: Tensor) -> tuple[T
     solvable = (info == 0) & both.isfinite().all(-1).all(-1)
     both = torch.where(solvable[:, None, None], both, 0.0)
     return both[..., 0], both[..., 1], solvable
-
-
-def _unconstrained(M: Tensor, b: Tensor, norm: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve M_SS β_S = −b_S on each support; solvability."""
-    inverse = torch.where(norm > 0, 1.0 / norm, 1.0)
-    system = _equilibrated(M, inverse, support)
-    right = torch.where(support, -b * inverse, 0.0)
-    solved, info = torch.linalg.solve_ex(system, right)
-    solved = torch.where(support, solved * inverse, 0.0)
-    solvable = (info == 0) & solved.isfinite().all(-1)
-    return torch.where(solvable[:, None], solved, 0.0), solvable
-
-
-def _equilibrated(M: Tensor, inverse: Tensor, support: Tensor) -> Tensor:
-    """Unit-diagonal M on the support, identity off it."""
-    both = support[:, :, None] & support[:, None, :]
-    scaled = torch.where(both, M * inverse[:, :, None] * inverse[:, None, :], 0.0)
-    return scaled + torch.diag_embed((~support).to(M.dtype))
 
 
 def _twin(M: Tensor, norm: Tensor, support: Tensor, entering: Tensor) -> Tensor:
@@ -308,20 +234,12 @@ def _twin(M: Tensor, norm: Tensor, support: Tensor, entering: Tensor) -> Tensor:
 
 
 def _dual(M: Tensor, b: Tensor, r: Tensor, alpha: Tensor) -> Tensor:
-    return (alpha * b).sum(-1) + r * _quadratic(M, alpha).clamp_min(0).sqrt()
+    return (alpha * b).sum(-1) + r * quadratic(M, alpha).clamp_min(0).sqrt()
 
 
 def _gap(M: Tensor, b: Tensor, r: Tensor, alpha: Tensor) -> Tensor:
     """f(α) − min_i g_iᵀu for u = centre + r g_α/‖g_α‖."""
-    pull = _times(M, alpha)
+    pull = times(M, alpha)
     length = (alpha * pull).sum(-1).clamp_min(0).sqrt()
     products = b + pull * (r / torch.where(length > 0, length, torch.inf))[:, None]
     return (alpha * b).sum(-1) + r * length - products.amin(-1)
-
-
-def _times(M: Tensor, x: Tensor) -> Tensor:
-    return (M @ x[..., None])[..., 0]
-
-
-def _quadratic(M: Tensor, x: Tensor) -> Tensor:
-    return (x * _times(M, x)).sum(-1)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optimizers.active_set import EPS
+from optimizers.cone import EPS, quadratic, times
 from optimizers.dual import DualSolution, check_rho, solve_centred
 from optimizers.gramian import check_gradients, check_gramian, check_task_weights, gramian
 
@@ -139,7 +139,7 @@ def came_grad(
     tasks = gradients.shape[-2]
 
     def combine(coefficients: Tensor) -> Tensor:
-        coefficients = coefficients.expand(gradients.shape[:-1]).to(gradients.dtype)
+        coefficients = coefficients.expand(stages.coefficients.shape).to(gradients.dtype)
         return (coefficients[..., None, :] @ gradients)[..., 0, :]
 
     value = stages.dual.value if scale is None else stages.dual.value * scale.double() ** 2
@@ -240,7 +240,7 @@ def came_grad_stages(
     joint = kappa * weights
     used = torch.full_like(speed, nu)
     if fusion == "adaptive":
-        used = _adaptive_fusion(_times(M, enhanced), _times(M, joint), nu)
+        used = _adaptive_fusion(times(M, enhanced), times(M, joint), nu)
     coefficients = (1 - used)[..., None] * enhanced + used[..., None] * joint
 
     diagonal = M.diagonal(dim1=-2, dim2=-1)
@@ -304,17 +304,13 @@ def _adaptive_fusion(enhanced: Tensor, joint: Tensor, limit: float) -> Tensor:
 
 
 def _norm(M: Tensor, coefficients: Tensor) -> Tensor:
-    return (coefficients * _times(M, coefficients)).sum(-1).clamp_min(0).sqrt()
+    return quadratic(M, coefficients).clamp_min(0).sqrt()
 
 
 def _rounding(M: Tensor, centre: Tensor) -> Tensor:
     """The largest ‖Gᵀcentre‖ that the Gramian cannot tell from zero, as in :func:`solve_centred`."""
     norms = M.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     return (8 * EPS) ** 0.5 * (centre * norms).sum(-1)
-
-
-def _times(M: Tensor, x: Tensor) -> Tensor:
-    return (M @ x[..., None])[..., 0]
 
 
 def _safe_scale(gradients: Tensor) -> Tensor | None:

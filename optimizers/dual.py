@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimizers.active_set import EPS, minimize_dual, polish
+from optimizers.active_set import minimize_dual, polish
+from optimizers.cone import EPS, quadratic, times
 from optimizers.gramian import check_gramian
 
 TOLERANCE = 1e-12
@@ -82,8 +83,8 @@ def solve_centred(gramian: Tensor, centre: Tensor, rho: float) -> DualSolution:
     M = (M + M.transpose(-2, -1)) / 2
     scale = _power_of_two(M.diagonal(dim1=-2, dim2=-1).amax(-1))
     M = M / scale[:, None, None]
-    b = (M @ centre.expand(*batch, tasks).reshape(-1, tasks, 1))[..., 0]
     weights = centre.expand(*batch, tasks).reshape(-1, tasks)
+    b = times(M, weights)
     squared = (weights * b).sum(-1)
     rounding = 8 * EPS * (weights * M.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()).sum(-1) ** 2
     vanishing = squared <= rounding
@@ -106,10 +107,10 @@ def solve_centred(gramian: Tensor, centre: Tensor, rho: float) -> DualSolution:
         alpha = torch.where(stationary[:, None], solved.alpha, polish(M, b, radius, solved.alpha))
         multipliers = torch.where(stationary[:, None], solved.multipliers, _multipliers(M, alpha, radius))
 
-    length = (alpha * (M @ alpha[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
+    length = quadratic(M, alpha).clamp_min(0).sqrt()
     length = torch.where(stationary, 0.0, length)
     value = torch.where(stationary, 0.0, (alpha * b).sum(-1) + radius * length)
-    products = b + (M @ multipliers[..., None])[..., 0]
+    products = b + times(M, multipliers)
     largest = M.diagonal(dim1=-2, dim2=-1).amax(-1).sqrt()
     size = centre_norm * largest
     gap = (value - products.amin(-1)).clamp_min(0)
@@ -157,7 +158,7 @@ def _two_tasks(M: Tensor, b: Tensor, radius: Tensor) -> Tensor:
 
 
 def _multipliers(M: Tensor, alpha: Tensor, radius: Tensor) -> Tensor:
-    length = (alpha * (M @ alpha[..., None])[..., 0]).sum(-1).clamp_min(0).sqrt()
+    length = quadratic(M, alpha).clamp_min(0).sqrt()
     return alpha * (radius / torch.where(length > 0, length, torch.inf))[:, None]
 
 

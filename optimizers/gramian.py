@@ -84,16 +84,17 @@ def check_gradients(gradients: Tensor) -> None:
 
 
 def check_gramian(gramian: Tensor) -> Tensor:
-    """Return the Gramian as float64 after checking shape and finiteness.
+    """Return the Gramian as float64 after checking that its entries can be inner products.
 
     Raises:
         ValueError: naming the shape, dtype, the batch entry and the task with a non-finite or negative
-            diagonal.
+            diagonal, or the pair of tasks whose entry is not symmetric or exceeds ‖g_i‖‖g_j‖.
     """
     if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
         raise ValueError(f"gramian must have shape (..., K, K) with K >= 1, got {tuple(gramian.shape)}")
     if not gramian.is_floating_point():
         raise ValueError(f"gramian must be real floating point, got {gramian.dtype}")
+    tolerance = torch.finfo(gramian.dtype).eps ** 0.5
     gramian = gramian.double()
     finite = gramian.isfinite()
     if not finite.all():
@@ -111,6 +112,18 @@ def check_gramian(gramian: Tensor) -> Tensor:
         raise ValueError(
             f"gramian has a negative diagonal entry {diagonal[entry].item()} for task {entry[-1]}; "
             "a squared norm cannot be negative"
+        )
+    norms = diagonal.sqrt()
+    largest = (1 + tolerance) * norms[..., :, None] * norms[..., None, :] + torch.finfo(torch.float64).tiny
+    impossible = (gramian.abs() > largest) | ((gramian - gramian.mT).abs() > tolerance * largest)
+    if impossible.any():
+        entry = tuple(impossible.nonzero()[0].tolist())
+        i, j = entry[-2:]
+        norm_i, norm_j = norms[entry[:-2]][[i, j]].tolist()
+        raise ValueError(
+            f"gramian entries [{i}, {j}] = {gramian[entry].item():.6g} and [{j}, {i}] = "
+            f"{gramian.mT[entry].item():.6g} cannot be an inner product of gradients with norms "
+            f"{norm_i:.6g} and {norm_j:.6g}; pass G Gᵀ"
         )
     return gramian
 

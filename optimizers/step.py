@@ -142,6 +142,7 @@ class MultiTaskOptimizer:
             TypeError: if ``task_weights`` come without ``losses``.
         """
         if losses is not None:
+            self._skip_next = False
             self._backward(losses, task_weights, accumulate=False)
         elif task_weights is not None:
             raise TypeError("step() takes task_weights only together with losses")
@@ -152,7 +153,8 @@ class MultiTaskOptimizer:
         self.optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, as ``torch.optim.Optimizer.zero_grad``."""
+        """Clear the gradients, as ``torch.optim.Optimizer.zero_grad``, and forget a skipped backward."""
+        self._skip_next = False
         self.optimizer.zero_grad(set_to_none)
 
     @property

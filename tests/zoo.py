@@ -104,7 +104,5 @@ def gradients(draw: st.DrawFn, *, kinds: tuple[str, ...] = tuple(SAMPLERS), max_
 @st.composite
 def task_weights(draw: st.DrawFn, tasks: int) -> list[float]:
     """Weights ≥ 0, some of them zero, not all."""
-    weights = draw(
-        st.lists(st.sampled_from([0.0, 0.3, 1.0, 4.0]), min_size=tasks, max_size=tasks)
-    )
+    weights = draw(st.lists(st.sampled_from([0.0, 0.3, 1.0, 4.0]), min_size=tasks, max_size=tasks))
     return weights if any(weights) else [1.0] * tasks
