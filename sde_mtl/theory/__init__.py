@@ -1,0 +1,19 @@
+"""Statements about multi-objective training: one module each, with derivation, prediction and check.
+
+Every module has a docstring that states and bounds the claim, ``derive()`` (sympy, raises unless the
+derivation closes), prediction functions, and ``check(seed, paths) -> list[Check]``.
+"""
+
+from collections.abc import Callable
+
+from sde_mtl.theory import t01_interaction, t02_drift_deviation, t03_diffusion_decay, t05_validity
+from sde_mtl.theory.check import Check
+
+STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
+    "T1": t01_interaction.check,
+    "T2": t02_drift_deviation.check,
+    "T3": t03_diffusion_decay.check,
+    "T5": t05_validity.check,
+}
+
+__all__ = ["STATEMENTS", "Check"]

@@ -1,0 +1,257 @@
+r"""T3, diffusion decay: how cross-task noise correlation shrinks the diffusion of linear scalarization.
+
+.. math:: Σ_{LS} = \sum_{ij} ω_iω_jΣ_{ij}, \qquad
+          \frac{\mathrm{tr}\,Σ_{LS}}{\sum_i ω_i²\,\mathrm{tr}\,Σ_{ii}}
+          = 1 + \frac{2\sum_{i<j} ω_iω_j\,\mathrm{tr}\,Σ_{ij}}{\sum_i ω_i²\,\mathrm{tr}\,Σ_{ii}}.
+
+The ratio is below 1 iff the weighted cross-covariances sum to a negative number, equals 1 iff they sum to
+0 (independent noise in particular), and 0 iff Σω_iε_i = 0 almost surely.
+
+With quadratic losses and additive noise the SDE dΘ = −g_J dt + √(ηΣ_LS) dW is an Ornstein–Uhlenbeck process
+around the minimizer θ* of the weighted loss, H = Σω_iA_i:
+
+.. math:: E Θ_t = θ^* + e^{-Ht}(θ_0-θ^*), \quad C_t = C_∞ - e^{-Ht}C_∞e^{-Ht}, \quad HC_∞ + C_∞H = ηΣ_{LS}.
+
+The training loop itself has :math:`HC + CH - ηHCH = ηΣ_{LS}`, so that its stationary covariance exceeds the
+SDE's: C = ηX + η²Y + O(η³) with HX + XH = Σ_LS and HY + YH = HXH.
+
+(arXiv:2605.22635, section 3; theory T3.) What it does not say: that less diffusion is worse, nor that
+CAME-Grad restores it (theory T4); and real noise is neither additive nor Gaussian.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import expm, solve_continuous_lyapunov, solve_discrete_lyapunov
+
+from optimizers import linear
+from sde_mtl.dynamics import LinearSDE, Recursion
+from sde_mtl.noise import AdditiveNoise
+from sde_mtl.problems import Quadratic
+from sde_mtl.simulate import Moments, simulate
+from sde_mtl.theory.check import Check, require
+
+Array = NDArray[np.float64]
+STANDARD_ERRORS = 5.0
+
+
+def derive() -> dict[str, sympy.Expr]:
+    """Trace ratio for K = 3, d = 2, and the one-dimensional laws of the SDE and the recursion.
+
+    Returns:
+        "ratio" (the trace ratio minus 1, for K = 2), "ou" and "discrete" (stationary variances),
+        "excess" (leading coefficient of discrete/ou − 1 in η).
+
+    Raises:
+        DerivationError: if a claim does not follow.
+
+    Example:
+        >>> derive()["excess"]
+        h/2
+    """
+    w = sympy.symbols("w:3", positive=True)
+    sigma = sympy.Matrix(6, 6, lambda i, j: sympy.Symbol(f"s{min(i, j)}{max(i, j)}", real=True))
+
+    def block(i: int, j: int) -> sympy.Expr:
+        return sigma[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].trace()
+
+    mix = sympy.Matrix.hstack(*(w_i * sympy.eye(2) for w_i in w))
+    total = (mix * sigma * mix.T).trace()
+    own = sum(w[i] ** 2 * block(i, i) for i in range(3))
+    cross = 2 * sum(w[i] * w[j] * block(i, j) for i in range(3) for j in range(i + 1, 3))
+    require(sympy.expand(total - own - cross) == 0, "T3, trace of Σ_LS")
+
+    h, eta, v, t, s, n = sympy.symbols("h eta v t s n", positive=True)
+    variance = sympy.integrate(sympy.exp(-2 * h * s) * eta * v, (s, 0, t))
+    ou = sympy.limit(variance, t, sympy.oo)
+    require(sympy.simplify(2 * h * ou - eta * v) == 0, "T3, Lyapunov equation in one dimension")
+    require(sympy.simplify(variance - ou * (1 - sympy.exp(-2 * h * t))) == 0, "T3, C_t in one dimension")
+    k = sympy.Symbol("k", positive=True)
+    discrete = sympy.solve(k - (1 - eta * h) ** 2 * k - eta**2 * v, k)[0]
+    require(sympy.simplify(2 * h * discrete - eta * h**2 * discrete - eta * v) == 0, "T3, discrete equation")
+    excess = sympy.series(discrete / ou - 1, eta, 0, 2).removeO().coeff(eta, 1)
+    return {
+        "ratio": 2 * w[0] * w[1] * block(0, 1) / (w[0] ** 2 * block(0, 0) + w[1] ** 2 * block(1, 1)),
+        "ou": ou,
+        "discrete": sympy.simplify(discrete),
+        "excess": sympy.simplify(excess),
+    }
+
+
+def trace_ratio(traces: ArrayLike, task_weights: ArrayLike) -> Array:
+    """tr Σ_LS / Σω_i² tr Σ_ii from the (..., K, K) traces tr Σ_ij.
+
+    Example:
+        >>> float(trace_ratio([[1.0, -0.5], [-0.5, 1.0]], [1.0, 1.0]))
+        0.5
+    """
+    T, w = np.asarray(traces, np.float64), np.asarray(task_weights, np.float64)
+    own = np.einsum("i,...ii->...", w**2, T)
+    return np.asarray(np.einsum("i,...ij,j->...", w, T, w) / own)
+
+
+@dataclass(frozen=True)
+class OrnsteinUhlenbeck:
+    """Laws of the SDE of linear scalarization on quadratics, and of the recursion it stands for.
+
+    Args:
+        hessian: (d, d) symmetric positive definite H.
+        minimizer: (d,) θ*.
+        diffusion: (d, d) Σ_LS.
+        learning_rate: η.
+
+    Example:
+        >>> ou = OrnsteinUhlenbeck(np.eye(1) * 2, np.zeros(1), np.eye(1), 0.1)
+        >>> round(float(ou.stationary()[0, 0]), 6), round(float(ou.discrete_stationary()[0, 0]), 6)
+        (0.025, 0.027778)
+    """
+
+    hessian: Array
+    minimizer: Array
+    diffusion: Array
+    learning_rate: float
+
+    @classmethod
+    def of(
+        cls, problem: Quadratic, noise: AdditiveNoise, task_weights: ArrayLike, learning_rate: float
+    ) -> "OrnsteinUhlenbeck":
+        """The process of a problem, its noise and weights."""
+        return cls(
+            problem.hessian(task_weights).numpy(),
+            problem.minimizer(task_weights).numpy(),
+            noise.joint_covariance(task_weights).numpy(),
+            learning_rate,
+        )
+
+    def mean(self, time: float, start: ArrayLike) -> Array:
+        """E Θ_t, (d,)."""
+        return self.minimizer + expm(-self.hessian * time) @ (np.asarray(start) - self.minimizer)
+
+    def covariance(self, time: float) -> Array:
+        """C_t from a fixed start, (d, d)."""
+        decay, limit = expm(-self.hessian * time), self.stationary()
+        return limit - decay @ limit @ decay.T
+
+    def stationary(self) -> Array:
+        """C_∞, the solution of HC + CH = ηΣ_LS."""
+        return np.asarray(solve_continuous_lyapunov(self.hessian, self.learning_rate * self.diffusion))
+
+    def discrete_mean(self, steps: int, start: ArrayLike) -> Array:
+        """E θ_n of the recursion, θ* + (I − ηH)ⁿ(θ_0 − θ*)."""
+        power = np.linalg.matrix_power(self._contraction(), steps)
+        return self.minimizer + power @ (np.asarray(start) - self.minimizer)
+
+    def discrete_covariance(self, steps: int) -> Array:
+        """Cov θ_n of the recursion from a fixed start."""
+        power, limit = np.linalg.matrix_power(self._contraction(), steps), self.discrete_stationary()
+        return limit - power @ limit @ power.T
+
+    def discrete_stationary(self) -> Array:
+        """The solution of HC + CH − ηHCH = ηΣ_LS."""
+        return np.asarray(
+            solve_discrete_lyapunov(self._contraction(), self.learning_rate**2 * self.diffusion)
+        )
+
+    def excess(self) -> Array:
+        """Y with discrete − continuous stationary covariance = η²Y + O(η³): HY + YH = HXH."""
+        X = self.stationary() / self.learning_rate
+        return np.asarray(solve_continuous_lyapunov(self.hessian, self.hessian @ X @ self.hessian))
+
+    def _contraction(self) -> Array:
+        return np.eye(len(self.hessian)) - self.learning_rate * self.hessian
+
+
+WEIGHTS = (1.0, 2.0)
+START = (3.0, -2.0)
+LEARNING_RATE = 0.08
+
+
+def example(correlation: float = -0.6) -> tuple[Quadratic, AdditiveNoise]:
+    """The conflicting pair of quadratics on which T3 is checked; minimizers on either side of 0."""
+    problem = Quadratic([[[1.0, 0.3], [0.3, 2.0]], [[1.5, -0.2], [-0.2, 0.6]]], [[1.0, 0.0], [-1.0, 0.5]])
+    return problem, AdditiveNoise.correlated([1.0, 0.5], correlation=correlation, dimension=2)
+
+
+def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """Transient and stationary laws against the recursion and against Euler–Maruyama, k = 5."""
+    symbols = derive()
+    problem, noise = example()
+    law = OrnsteinUhlenbeck.of(problem, noise, WEIGHTS, LEARNING_RATE)
+    early, late = 10, 150
+
+    loop = Recursion(problem, noise, linear, WEIGHTS, LEARNING_RATE)
+    trained = simulate(loop, START, late, paths=paths, seed=seed, record=(early, late))
+    finer = 16
+    scheme = LinearSDE(problem, noise, WEIGHTS, LEARNING_RATE, time_step=LEARNING_RATE / finer)
+    diffused = simulate(
+        scheme,
+        START,
+        late * finer // 2,
+        paths=paths,
+        seed=seed + 1,
+        record=(early * finer, late * finer // 2),
+    )
+    elapsed = early * LEARNING_RATE
+    sample = noise.sample(torch.arange(paths), 0, seed=seed + 2).numpy()
+    joint = np.einsum("k,nkd->nd", WEIGHTS, sample)
+    squared = (joint**2).sum(-1)
+    own = float(np.einsum("i,iaia->", np.square(WEIGHTS), noise.covariance.numpy()))
+    ratio = float(trace_ratio(np.einsum("iaja->ij", noise.covariance.numpy()), WEIGHTS))
+    ratio_error = abs(squared.mean() / own - ratio) / (squared.std() / own / np.sqrt(paths))
+    independent = OrnsteinUhlenbeck.of(problem, example(0.0)[1], WEIGHTS, LEARNING_RATE)
+    small = [OrnsteinUhlenbeck.of(problem, noise, WEIGHTS, eta) for eta in (1e-3, 5e-4)]
+    remainders = [
+        np.linalg.norm(p.discrete_stationary() - p.stationary() - p.learning_rate**2 * p.excess())
+        for p in small
+    ]
+    unit = OrnsteinUhlenbeck(np.eye(1), np.zeros(1), np.eye(1), 0.1)
+    one_dimensional = float(unit.discrete_stationary()[0, 0] / unit.stationary()[0, 0] - 1)
+    series = 0.1 * symbols["excess"].subs({symbol: 1 for symbol in symbols["excess"].free_symbols})
+    order = float(np.log2(remainders[0] / remainders[1]))
+    return [
+        Check("T3.a", "tr Σ_LS / Σω²tr Σ_ii = 1 + 2Σω_iω_jtr Σ_ij / Σω²tr Σ_ii", ratio,
+              float(squared.mean() / own), float(ratio_error), STANDARD_ERRORS, "SE",
+              f"{paths} noise vectors, correlation −0.6"),
+        _mean("T3.b", "OU mean at ηt = 0.8", law.mean(elapsed, START), diffused, 0, "Euler–Maruyama, dt = η/16"),
+        _covariance("T3.c", "OU covariance at ηt = 0.8", law.covariance(elapsed), diffused, 0,
+                    "Euler–Maruyama, dt = η/16"),
+        _covariance("T3.d", "OU stationary covariance", law.stationary(), diffused, 1,
+                    "Euler–Maruyama, dt = η/16"),
+        _mean("T3.e", "mean of the training loop after 10 steps", law.discrete_mean(early, START), trained, 0,
+              "exact recursion"),
+        _covariance("T3.f", "covariance of the loop after 10 steps", law.discrete_covariance(early), trained, 0,
+                    "exact recursion"),
+        _covariance("T3.g", "stationary covariance of the loop", law.discrete_stationary(), trained, 1,
+                    "exact recursion"),
+        Check("T3.h", "loop exceeds SDE by η²Y, remainder O(η³): order", 3.0, order, abs(order - 3), 0.05,
+              "absolute", "Lyapunov equations at η = 1e-3 and 5e-4"),
+        Check("T3.i", "relative excess in one dimension at ηh = 0.1", float(series), one_dimensional,
+              abs(float(series) / one_dimensional - 1), 0.06, "relative",
+              "sympy's ηh/2 against the exact ηh/(2 − ηh)"),
+        _covariance("T3.j", "loop's covariance as if the noise were independent",
+                    independent.discrete_stationary(), trained, 1, "exact recursion", control=True),
+        _covariance("T3.k", "loop's covariance as if it were the SDE's, HC + CH = ηΣ_LS", law.stationary(),
+                    trained, 1, "exact recursion", control=True),
+    ]  # fmt: skip
+
+
+def _mean(name: str, claim: str, predicted: Array, moments: Moments, at: int, route: str) -> Check:
+    errors = np.abs(moments.mean[at].numpy() - predicted) / moments.mean_error()[at].numpy()
+    worst = int(errors.argmax())
+    return Check(name, claim, float(predicted[worst]), float(moments.mean[at, worst]), float(errors[worst]),
+                 STANDARD_ERRORS, "SE", f"{route}, {moments.paths} paths")  # fmt: skip
+
+
+def _covariance(
+    name: str, claim: str, predicted: Array, moments: Moments, at: int, route: str, *, control: bool = False
+) -> Check:
+    variance = np.diag(predicted)
+    error = np.sqrt((predicted**2 + np.outer(variance, variance)) / (moments.paths - 1))
+    errors = np.abs(moments.covariance[at].numpy() - predicted) / error
+    worst = np.unravel_index(errors.argmax(), errors.shape)
+    return Check(name, claim, float(predicted[worst]), float(moments.covariance[at].numpy()[worst]),
+                 float(errors[worst]), STANDARD_ERRORS, "SE", f"{route}, {moments.paths} paths",
+                 control)  # fmt: skip
