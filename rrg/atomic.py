@@ -28,7 +28,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
+def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically; refuses NaN, which JSON does not have.
 
     Raises:

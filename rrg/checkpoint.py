@@ -1,8 +1,8 @@
 """Checkpoints without pickle: tensors in safetensors, the rest in JSON, a folder that appears whole or not at all.
 
-    checkpoints/step-000300/model.safetensors   weights
-                            state.safetensors   tensors of the optimizer and random states
-                            state.json          everything else of that state
+checkpoints/step-000300/model.safetensors   weights
+                        state.safetensors   tensors of the optimizer and random states
+                        state.json          everything else of that state
 """
 
 import json
@@ -130,7 +130,7 @@ def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
     return unshared
 
 
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """JSON form of the value: containers tagged by kind, tensors moved out under their path."""
     if isinstance(value, Tensor):
         tensors[name] = value
@@ -145,7 +145,7 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: AN
     raise ValueError(f"cannot save {name}: {type(value).__name__} is neither tensor nor plain value")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     if "tensor" in value:

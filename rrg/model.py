@@ -45,8 +45,7 @@ class ModelConfig:
             raise ValueError(f"widths, depths, layers, heads and patch_size must be >= 1: {self}")
         if self.decoder_width % self.decoder_heads:
             raise ValueError(
-                f"decoder_width {self.decoder_width} must be a multiple of "
-                f"decoder_heads {self.decoder_heads}"
+                f"decoder_width {self.decoder_width} must be a multiple of decoder_heads {self.decoder_heads}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
@@ -161,9 +160,7 @@ class ReportGenerator(nn.Module):
         return Output(logits, states)
 
     @torch.no_grad()
-    def generate(
-        self, pixel_values: Tensor, *, num_beams: int = 1, length_penalty: float = 1.0
-    ) -> Tensor:
+    def generate(self, pixel_values: Tensor, *, num_beams: int = 1, length_penalty: float = 1.0) -> Tensor:
         """Write reports, by greedy (``num_beams=1``) or beam search with cached keys and values.
 
         Args:

@@ -1,6 +1,5 @@
 """The tasks that are trained together, and their losses."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,9 +24,7 @@ def report_loss(report_logits: Tensor, input_ids: Tensor) -> Tensor:
         >>> report_loss(torch.zeros(1, 4, 10), ids).exp()  # uniform over 10 tokens
         tensor(10.)
     """
-    return F.cross_entropy(
-        report_logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten(), ignore_index=PAD
-    )
+    return F.cross_entropy(report_logits[:, :-1].flatten(0, 1), input_ids[:, 1:].flatten(), ignore_index=PAD)
 
 
 def condition_loss(condition_logits: Tensor, labels: Tensor) -> Tensor:

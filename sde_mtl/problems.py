@@ -1,6 +1,7 @@
 """Objectives whose training dynamics have known laws."""
 
 import numpy as np
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor

@@ -64,7 +64,7 @@ def derive() -> dict[str, sympy.Expr]:
     cross = 2 * sum(w[i] * w[j] * block(i, j) for i in range(3) for j in range(i + 1, 3))
     require(sympy.expand(total - own - cross) == 0, "T3, trace of Σ_LS")
 
-    h, eta, v, t, s, n = sympy.symbols("h eta v t s n", positive=True)
+    h, eta, v, t, s = sympy.symbols("h eta v t s", positive=True)
     variance = sympy.integrate(sympy.exp(-2 * h * s) * eta * v, (s, 0, t))
     ou = sympy.limit(variance, t, sympy.oo)
     require(sympy.simplify(2 * h * ou - eta * v) == 0, "T3, Lyapunov equation in one dimension")
@@ -215,15 +215,16 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         Check("T3.a", "tr Σ_LS / Σω²tr Σ_ii = 1 + 2Σω_iω_jtr Σ_ij / Σω²tr Σ_ii", ratio,
               float(squared.mean() / own), float(ratio_error), STANDARD_ERRORS, "SE",
               f"{paths} noise vectors, correlation −0.6"),
-        _mean("T3.b", "OU mean at ηt = 0.8", law.mean(elapsed, START), diffused, 0, "Euler–Maruyama, dt = η/16"),
-        _covariance("T3.c", "OU covariance at ηt = 0.8", law.covariance(elapsed), diffused, 0,
+        _mean("T3.b", "OU mean at t = 0.8", law.mean(elapsed, START), diffused, 0,
+              "Euler–Maruyama, dt = η/16"),
+        _covariance("T3.c", "OU covariance at t = 0.8", law.covariance(elapsed), diffused, 0,
                     "Euler–Maruyama, dt = η/16"),
         _covariance("T3.d", "OU stationary covariance", law.stationary(), diffused, 1,
                     "Euler–Maruyama, dt = η/16"),
         _mean("T3.e", "mean of the training loop after 10 steps", law.discrete_mean(early, START), trained, 0,
               "exact recursion"),
-        _covariance("T3.f", "covariance of the loop after 10 steps", law.discrete_covariance(early), trained, 0,
-                    "exact recursion"),
+        _covariance("T3.f", "covariance of the loop after 10 steps", law.discrete_covariance(early),
+                    trained, 0, "exact recursion"),
         _covariance("T3.g", "stationary covariance of the loop", law.discrete_stationary(), trained, 1,
                     "exact recursion"),
         Check("T3.h", "loop exceeds SDE by η²Y, remainder O(η³): order", 3.0, order, abs(order - 3), 0.05,

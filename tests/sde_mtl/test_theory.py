@@ -24,7 +24,7 @@ def test_every_check_passes_and_every_statement_has_a_control(name: str) -> None
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_statistical_checks_do_not_hang_on_the_seed(seed: int) -> None:
-    assert all(row.passed for row in STATEMENTS["T3"](seed, 10_000))
+    assert [row for row in STATEMENTS["T3"](seed, 10_000) if not row.passed] == []
 
 
 def test_a_row_passes_only_within_its_tolerance() -> None:
