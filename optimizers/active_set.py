@@ -26,9 +26,7 @@ class ActiveSetSolution(NamedTuple):
     """(B,) int64, number of linear systems solved."""
 
 
-def minimize_dual(
-    gramian: Tensor, centre_products: Tensor, radius: Tensor, max_iterations: int
-) -> ActiveSetSolution:
+def minimize_dual(gramian: Tensor, centre_products: Tensor, radius: Tensor, max_iterations: int) -> ActiveSetSolution:
     r"""Minimize :math:`f(α) = b^⊤α + r\sqrt{α^⊤Mα}` over the simplex, exactly up to rounding.
 
     On the affine hull of a support :math:`S` the minimizer is known in closed form. With :math:`a_0`
@@ -197,9 +195,7 @@ def polish(gramian: Tensor, centre_products: Tensor, radius: Tensor, alpha: Tens
     usable &= (info == 0) & improved.isfinite().all(-1) & (improved >= 0).all(-1)
     improved = torch.where(usable[:, None], improved, alpha)
     improved = improved / improved.sum(-1, keepdim=True)
-    better = usable & (
-        _gap(gramian, centre_products, radius, improved) < _gap(gramian, centre_products, radius, alpha)
-    )
+    better = usable & (_gap(gramian, centre_products, radius, improved) < _gap(gramian, centre_products, radius, alpha))
     return torch.where(better[:, None], improved, alpha)
 
 

@@ -132,9 +132,7 @@ def came_grad(
         raise ValueError(f"gradients must be float32 or float64, got {gradients.dtype}")
     scale = _safe_scale(gradients)
     scaled = gradients if scale is None else gradients / scale[..., None, None]
-    stages = came_grad_stages(
-        gramian(scaled), task_weights, rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion
-    )
+    stages = came_grad_stages(gramian(scaled), task_weights, rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
     weights = check_task_weights(task_weights, stages.coefficients[..., None, :])
     tasks = gradients.shape[-2]
 

@@ -144,8 +144,7 @@ def check_task_weights(task_weights: Tensor | Sequence[float] | None, like: Tens
     weights = torch.as_tensor(task_weights, dtype=torch.float64, device=like.device)
     if weights.dim() == 0 or weights.shape[-1] != tasks:
         raise ValueError(
-            f"task_weights must have one entry for each of the {tasks} tasks, "
-            f"got shape {tuple(weights.shape)}"
+            f"task_weights must have one entry for each of the {tasks} tasks, got shape {tuple(weights.shape)}"
         )
     bad = ~weights.isfinite() | (weights < 0)
     if bad.any():

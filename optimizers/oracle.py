@@ -67,9 +67,7 @@ def dual(gradients: ArrayLike, rho: float = 0.5) -> tuple[Array, float]:
     alpha = cvxpy.Variable(len(G), nonneg=True)
     combined = coordinates.T @ alpha
     radius = rho * float(np.linalg.norm(mean))
-    problem = cvxpy.Problem(
-        cvxpy.Minimize(mean @ combined + radius * cvxpy.norm(combined)), [cvxpy.sum(alpha) == 1]
-    )
+    problem = cvxpy.Problem(cvxpy.Minimize(mean @ combined + radius * cvxpy.norm(combined)), [cvxpy.sum(alpha) == 1])
     _solve(problem)
     return np.asarray(alpha.value), scale**2 * float(problem.value)
 

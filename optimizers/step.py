@@ -107,9 +107,7 @@ class MultiTaskOptimizer:
         self.skipped = 0
         self._skip_next = False
 
-    def backward(
-        self, losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None = None
-    ) -> None:
+    def backward(self, losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None = None) -> None:
         """Add the aggregate of the task gradients to ``.grad`` of every trainable parameter.
 
         The graph of the losses is freed, as by ``Tensor.backward``.

@@ -88,9 +88,7 @@ def load_model(checkpoint: Path, model: nn.Module) -> None:
         if name not in saved or name not in expected or saved[name].shape != expected[name].shape
     )
     if different:
-        raise CheckpointError(
-            f"{path} does not fit the model: {len(different)} tensors differ, first {different[0]}"
-        )
+        raise CheckpointError(f"{path} does not fit the model: {len(different)} tensors differ, first {different[0]}")
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(saved[name])

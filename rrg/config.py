@@ -101,9 +101,7 @@ class TrainConfig:
             if at < 0 or (at >= 1 and at != int(at)):
                 raise ValueError(f"frozen_at takes shares in [0, 1) or whole steps >= 1, got {at}")
         if min(self.task_weights) < 0 or max(self.task_weights) <= 0:
-            raise ValueError(
-                f"task_weights of {TASKS} must be >= 0 and not all zero, got {self.task_weights}"
-            )
+            raise ValueError(f"task_weights of {TASKS} must be >= 0 and not all zero, got {self.task_weights}")
         if self.reports is not None and self.dataset != "openi":
             raise ValueError(f"reports belong to the dataset openi, not to {self.dataset}")
         if self.reports is not None and not self.reports.exists():
@@ -152,10 +150,9 @@ def from_json(plain: dict[str, Any]) -> TrainConfig:
     unknown = plain.keys() - {option.name for option in dataclasses.fields(TrainConfig)}
     if unknown:
         raise ValueError(f"unknown training options {sorted(unknown)}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    values["model"] = ModelConfig(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in plain["model"].items()}
-    )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["model"].items()}
+    values["model"] = ModelConfig(**model)
     values["out"] = Path(values["out"])
     values["reports"] = None if values["reports"] is None else Path(values["reports"])
     return TrainConfig(**values)

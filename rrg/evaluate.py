@@ -96,7 +96,7 @@ def evaluate(
         "images": corpus.images,
         "provenance": corpus.provenance,
         "split": split,
-        "studies": {name: len(corpus.split(name)) for name in ("train", "val", "test")},  # type: ignore[arg-type]
+        "studies": {name: len(corpus.split(name)) for name in ("train", "val", "test")},
         "decoding": {"num_beams": num_beams, "max_length": model.max_length},
         "labeller": "rule-based, rrg.data.labels, on both texts",
         "distinct_reports": len(set(generated)),

@@ -1,6 +1,7 @@
 """Write a gradient log: per-step losses, Gramians and projected per-task gradients of a training run.
 
-The folder holds ``meta.json`` and safetensors shards, each written atomically, so that a killed run leaves a readable log:
+The folder holds ``meta.json`` and safetensors shards, each written atomically, so that a killed run leaves a
+readable log:
 
 - ``steps-NNNNNN.safetensors``: n consecutive steps: ``step`` (n,) int64, ``losses`` (n, K) float64,
   ``gramian`` (n, K, K) float64 (exact, full space), ``projected`` (n, K, m) float32;
@@ -48,7 +49,8 @@ class GradientLogWriter:
 
     Raises:
         FileExistsError: if the folder holds a log and ``resume_step`` is None.
-        ValueError: if ``meta`` lacks the tasks, if shards of the old log do not end at ``resume_step``, or for sizes below 1.
+        ValueError: if ``meta`` lacks the tasks, if shards of the old log do not end at ``resume_step``, or for
+            sizes below 1.
 
     Example:
         >>> import tempfile
@@ -99,9 +101,7 @@ class GradientLogWriter:
         """Drop what the resumed run will write again; return the number of shards kept."""
         if resume_step is None:
             if any(self.folder.glob("*.safetensors")) or (self.folder / "meta.json").exists():
-                raise FileExistsError(
-                    f"{self.folder} already holds a gradient log; choose another folder or remove it"
-                )
+                raise FileExistsError(f"{self.folder} already holds a gradient log; choose another folder or remove it")
             return 0
         kept = 0
         for path in sorted(self.folder.glob("steps-*.safetensors")):
@@ -201,8 +201,7 @@ class GradientLogWriter:
     def _row(self, losses: Sequence[float], observed: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(losses) != self.tasks or len(observed["gramian"]) != self.tasks:
             raise ValueError(
-                f"this log has {self.tasks} tasks, got {len(losses)} losses and "
-                f"{len(observed['gramian'])} gradients"
+                f"this log has {self.tasks} tasks, got {len(losses)} losses and {len(observed['gramian'])} gradients"
             )
         return {"losses": torch.tensor(losses, dtype=torch.float64), **observed}
 

@@ -130,9 +130,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
     seconds = time.perf_counter() - begun
     result["seconds"] = seconds
     write_json(config.out / "result.json", result)
-    return TrainResult(
-        config.out, config.out / "gradients" if config.log_gradients else None, result, seconds
-    )
+    return TrainResult(config.out, config.out / "gradients" if config.log_gradients else None, result, seconds)
 
 
 class _Run:
@@ -338,9 +336,7 @@ def main() -> None:
     except KeyboardInterrupt:
         show("interrupted; continue with --resume from the last checkpoint")
         sys.exit(130)
-    console.print(
-        f"{done.result['optimizer']['name']}: {done.seconds:.0f} s, results in {done.out}/result.json"
-    )
+    console.print(f"{done.result['optimizer']['name']}: {done.seconds:.0f} s, results in {done.out}/result.json")
     provenance = done.result.get("evaluation", {}).get("provenance", {})
     if "attribution" in provenance:
         console.print(provenance["attribution"], style="dim")

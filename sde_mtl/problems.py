@@ -1,7 +1,6 @@
 """Objectives whose training dynamics have known laws."""
 
 import numpy as np
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -32,8 +31,7 @@ class Quadratic:
         c = torch.as_tensor(np.asarray(centres), dtype=torch.float64)
         if c.dim() != 2 or A.shape != (*c.shape, c.shape[-1]):
             raise ValueError(
-                f"curvatures must have shape (K, d, d) and centres (K, d), "
-                f"got {tuple(A.shape)} and {tuple(c.shape)}"
+                f"curvatures must have shape (K, d, d) and centres (K, d), got {tuple(A.shape)} and {tuple(c.shape)}"
             )
         for task, matrix in enumerate(A):
             if not torch.allclose(matrix, matrix.T):

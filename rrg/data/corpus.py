@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,7 +16,7 @@ from rrg.data.grammar import phantom_studies
 from rrg.data.labels import label, label_findings, mesh_findings
 from rrg.data.openi import SHA256, WHEEL, attribution, clean, read_reports
 from rrg.data.phantom import render, seed_of
-from rrg.data.study import Split, Study, split_of
+from rrg.data.study import Finding, Split, Study, split_of
 from rrg.data.tokenizer import PAD, Tokenizer
 
 Name = Literal["openi", "phantom"]
@@ -75,7 +78,7 @@ def load(
     studies = studies[:limit]
     corpus = Corpus(name, tuple(studies), provenance=provenance)
     for split in ("train", "val", "test"):
-        if not corpus.split(split):  # type: ignore[arg-type]
+        if not corpus.split(split):
             raise ValueError(f"{len(studies)} studies of {name} leave the {split} split empty; use more")
     return corpus
 
@@ -92,6 +95,12 @@ def _openi_studies(reports: Path | None, cache_dir: Path | None) -> list[Study]:
         written = f"{raw.findings}\n{raw.impression}"
         studies.append(Study(raw.id, text, labels, findings, split_of(raw.id), raw.mesh, written))
     return studies
+
+
+@lru_cache(maxsize=8192)
+def _rendered(findings: tuple[Finding, ...], study_id: str, size: int) -> NDArray[np.uint8]:
+    """Kept for the process, so that several runs on one corpus render it once."""
+    return render(findings, seed=seed_of(study_id), size=size)
 
 
 class ReportDataset(Dataset[dict[str, Tensor]]):
@@ -124,17 +133,13 @@ class ReportDataset(Dataset[dict[str, Tensor]]):
             ids = tokenizer.encode(study.report, max_length)
             row[: len(ids)] = torch.tensor(ids)
         self.labels = torch.tensor([study.labels for study in studies], dtype=torch.int64)
-        self._images: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        if index not in self._images:
-            study = self.studies[index]
-            pixels = render(study.findings, seed=seed_of(study.id), size=self.image_size)
-            self._images[index] = torch.from_numpy(pixels)
-        image = self._images[index].float()[None] / 255
+        study = self.studies[index]
+        image = torch.tensor(_rendered(study.findings, study.id, self.image_size))[None] / 255
         ids = self.input_ids[index]
         return {
             "pixel_values": (image - MEAN) / DEVIATION,

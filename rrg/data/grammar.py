@@ -108,11 +108,7 @@ def _study(identifier: str, rng: np.random.Generator) -> Study:
             findings.append(finding)
             states[condition] = LabelState.POSITIVE
             sentences.append(_say(str(rng.choice(POSITIVE[condition])), finding))
-        elif (
-            condition in NEGATIVE
-            and rng.random() < 0.7
-            and not (condition == "Lung Opacity" and _in_lungs(present))
-        ):
+        elif condition in NEGATIVE and rng.random() < 0.7 and _deniable(condition, present):
             states[condition] = LabelState.NEGATIVE
             sentences.append(str(rng.choice(NEGATIVE[condition])))
         elif condition in UNCERTAIN and rng.random() < 0.03:
@@ -123,16 +119,17 @@ def _study(identifier: str, rng: np.random.Generator) -> Study:
         states["No Finding"] = LabelState.POSITIVE
     rng.shuffle(sentences)
     report = clean(". ".join(sentences or ["no acute abnormality"]) + ".")
-    return Study(
-        identifier, report, tuple(states[c] for c in CONDITIONS), tuple(findings), split_of(identifier)
-    )
+    labels = tuple(int(states[c]) for c in CONDITIONS)
+    return Study(identifier, report, labels, tuple(findings), split_of(identifier))
 
 
-def _in_lungs(present: set[str]) -> bool:
-    return bool(present & {"Consolidation", "Pneumonia", "Lung Lesion", "Edema", "Atelectasis"})
+def _deniable(condition: str, present: set[str]) -> bool:
+    """The lungs are not called clear beside a finding in them."""
+    in_lungs = {"Consolidation", "Pneumonia", "Lung Lesion", "Edema", "Atelectasis"}
+    return condition != "Lung Opacity" or not present & in_lungs
 
 
 def _say(template: str, finding: Finding) -> str:
-    degree, size = DEGREES[finding.severity] if finding.severity in DEGREES else ("moderate", "moderate")
+    degree, size = DEGREES.get(finding.severity, ("moderate", "moderate"))
     place = f"{finding.side} {PLACES[finding.zone]}"
     return template.format(degree=degree, size=size, side=finding.side, place=place)

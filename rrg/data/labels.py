@@ -65,18 +65,14 @@ UNCERTAINTY = (
     r"|indeterminate|upper limits)\b"
 )
 UNDECIDED = r"\b(?:cannot|can not|could not|not|difficult to)(?: \w+){0,3} (?:exclude\w*|ruled? out)\b"
-BREAKS = re.compile(
-    r"\b(?:but|however|although|though|except|which|aside from|other than|apart from)\b|[,;:](?=\s)"
-)
+BREAKS = re.compile(r"\b(?:but|however|although|though|except|which|aside from|other than|apart from)\b|[,;:](?=\s)")
 COMMA = re.compile(r"[,;:]")
 
 _MENTIONS = {name: re.compile(pattern) for name, pattern in MENTIONS.items()}
 _DENIALS = {name: re.compile(pattern) for name, pattern in DENIALS.items()}
 _NEGATION, _POST = re.compile(NEGATION), re.compile(POST_NEGATION)
 _UNCERTAIN, _UNDECIDED = re.compile(UNCERTAINTY), re.compile(UNDECIDED)
-_CONJUNCTION = re.compile(
-    r"\b(?:but|however|although|though|except|which|aside from|other than|apart from)\b"
-)
+_CONJUNCTION = re.compile(r"\b(?:but|however|although|though|except|which|aside from|other than|apart from)\b")
 _NOT_NEW = re.compile(r"\bno (?:significant |interval |acute |definite )*(?:change|interval)\b")
 _STRENGTH = (LabelState.BLANK, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.POSITIVE)
 

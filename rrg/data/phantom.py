@@ -39,7 +39,6 @@ def render(findings: Sequence[Finding], *, seed: int, size: int = 128) -> NDArra
         raise ValueError(f"size must be >= 16 pixels, got {size}")
     patient = _Patient(np.random.default_rng(seed), size)
     present = {finding.condition for finding in findings}
-    patient.heart_width *= 1.0
     for finding in findings:
         if finding.condition == "Cardiomegaly":
             patient.heart_width += 0.10 + 0.16 * finding.severity
@@ -120,9 +119,7 @@ class _Patient:
         image = 0.04 + 0.5 * body
         for side in (-1, 1):
             cx = side * (0.43 - 0.04 * np.clip(-y, 0, 1))
-            oval = (
-                (np.abs(x - cx) / self.lung_width) ** 2.4 + (np.abs(y - 0.02) / -self.lung_top) ** 2.4
-            ) - 1
+            oval = ((np.abs(x - cx) / self.lung_width) ** 2.4 + (np.abs(y - 0.02) / -self.lung_top) ** 2.4) - 1
             oval = np.where(y > 0.02, (np.abs(x - cx) / self.lung_width) ** 2.4 - 1, oval)
             lung = _edge(np.maximum(oval * 0.3, y - self.diaphragm(side)), 0.05)
             self.lungs[side] = np.where(x * side > 0, lung, 0).astype(np.float32)
@@ -154,11 +151,7 @@ class _Patient:
         return np.asarray(image, dtype=np.float32)
 
     def expose(self, image: Image) -> NDArray[np.uint8]:
-        gain, offset, gamma = (
-            1 + self.rng.normal(0, 0.05),
-            self.rng.normal(0, 0.02),
-            1 + self.rng.normal(0, 0.07),
-        )
+        gain, offset, gamma = self.rng.normal((1, 0, 1), (0.05, 0.02, 0.07))
         noise = self.rng.standard_normal(image.shape, dtype=np.float32)
         bright = np.clip((image + 0.012 * self.grain) * gain + offset + 0.014 * noise, 0, 1)
         return np.asarray(np.clip(bright**gamma * 285, 0, 255), dtype=np.uint8)
@@ -195,7 +188,8 @@ def _consolidation(p: _Patient, image: Image, side: int, finding: Finding) -> Im
     """Dense, sharp against a fissure, with air bronchograms."""
     cx, cy = _place(p, finding)
     height = 0.16 + 0.16 * finding.severity
-    area = _edge(np.abs(p.y - cy) - height, 0.06) * _edge(np.abs(p.x - side * cx) - height * 1.1, 0.1)
+    lobe = (np.abs(p.x - side * cx) / (1.2 * height)) ** 2 + (np.abs(p.y - cy) / height) ** 3
+    area = _edge((lobe + 0.25 * p.grain - 1) * 0.3, 0.12)
     bronchi = np.exp(-(((p.grain - 0.6) / 0.25) ** 2))
     return _add(image, p.lungs[side] * area * (0.9 - 0.35 * bronchi), 0.75)
 
@@ -240,9 +234,8 @@ def _effusion(p: _Patient, image: Image, side: int, finding: Finding) -> Image:
     outward = np.clip((p.x * side - 0.15) / 0.6, 0, 1.3)
     level = p.dome + 0.1 - (0.06 + 0.42 * finding.severity) * (0.35 + 0.9 * outward**2)
     fluid = _edge(level - p.y, 0.06)
-    inside = np.maximum(
-        p.lungs[side], _edge(np.abs(p.x - side * 0.43) - 0.36, 0.04) * _edge(p.y - 0.75, 0.05)
-    )
+    below = _edge(np.abs(p.x - side * 0.43) - 0.34, 0.08) * _edge(p.y - p.diaphragm(side) - 0.1, 0.25)
+    inside = np.maximum(p.lungs[side], below * (p.x * side > 0))
     return np.asarray(image + fluid * inside * np.maximum(0.68 - image, 0), dtype=np.float32)
 
 

@@ -88,9 +88,7 @@ def clinical_efficacy(
     expected, known = _positives(references, uncertainty, "references")
     produced, decided = _positives(predictions, uncertainty, "predictions")
     if expected.shape != produced.shape:
-        raise ValueError(
-            f"references have shape {tuple(expected.shape)}, predictions {tuple(produced.shape)}"
-        )
+        raise ValueError(f"references have shape {tuple(expected.shape)}, predictions {tuple(produced.shape)}")
     use = (known & decided)[:, columns]
     expected, produced = expected[:, columns] & use, produced[:, columns] & use
     hits = expected & produced

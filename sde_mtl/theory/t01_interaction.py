@@ -72,9 +72,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         G = [[Fraction(int(n), 7) for n in row] for row in rng.integers(-50, 50, size=(tasks, 4))]
         w = [Fraction(int(n), 3) for n in rng.integers(0, 9, size=tasks)]
         joint = [sum(w[i] * G[i][a] for i in range(tasks)) for a in range(4)]
-        inner = [
-            [sum(p * q for p, q in zip(G[i], G[j], strict=True)) for j in range(tasks)] for i in range(tasks)
-        ]
+        inner = [[sum(p * q for p, q in zip(G[i], G[j], strict=True)) for j in range(tasks)] for i in range(tasks)]
         right = sum(w[i] ** 2 * inner[i][i] for i in range(tasks)) + 2 * sum(
             w[i] * w[j] * inner[i][j] for i in range(tasks) for j in range(i + 1, tasks)
         )

@@ -55,9 +55,7 @@ def derive() -> dict[str, sympy.Expr]:
     numeric = {A: sympy.Rational(7, 3), m: sympy.Rational(2, 5), r: 3}
     for value in (sympy.Rational(-11, 4), sympy.Rational(1, 3), 2):
         require(sympy.simplify(slope.subs(numeric).subs(q, value)) == 0, "T2, stationary point of the dual")
-    radicand = sympy.simplify(
-        (stationary**2 + m**2).subs(slack, r**2 * A - q**2) - m**2 * r**2 * A / (r**2 * A - q**2)
-    )
+    radicand = sympy.simplify((stationary**2 + m**2).subs(slack, r**2 * A - q**2) - m**2 * r**2 * A / (r**2 * A - q**2))
     require(radicand == 0, "T2, length at the stationary point")
     require(
         sympy.simplify(sympy.diff(dual, s, 2) * (s**2 + m**2) ** sympy.Rational(3, 2)).is_positive,

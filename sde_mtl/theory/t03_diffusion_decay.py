@@ -151,9 +151,7 @@ class OrnsteinUhlenbeck:
 
     def discrete_stationary(self) -> Array:
         """The solution of HC + CH − ηHCH = ηΣ_LS."""
-        return np.asarray(
-            solve_discrete_lyapunov(self._contraction(), self.learning_rate**2 * self.diffusion)
-        )
+        return np.asarray(solve_discrete_lyapunov(self._contraction(), self.learning_rate**2 * self.diffusion))
 
     def excess(self) -> Array:
         """Y with discrete − continuous stationary covariance = η²Y + O(η³): HY + YH = HXH."""
@@ -204,8 +202,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     independent = OrnsteinUhlenbeck.of(problem, example(0.0)[1], WEIGHTS, LEARNING_RATE)
     small = [OrnsteinUhlenbeck.of(problem, noise, WEIGHTS, eta) for eta in (1e-3, 5e-4)]
     remainders = [
-        np.linalg.norm(p.discrete_stationary() - p.stationary() - p.learning_rate**2 * p.excess())
-        for p in small
+        np.linalg.norm(p.discrete_stationary() - p.stationary() - p.learning_rate**2 * p.excess()) for p in small
     ]
     unit = OrnsteinUhlenbeck(np.eye(1), np.zeros(1), np.eye(1), 0.1)
     one_dimensional = float(unit.discrete_stationary()[0, 0] / unit.stationary()[0, 0] - 1)

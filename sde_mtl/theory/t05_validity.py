@@ -40,9 +40,7 @@ def derive() -> sympy.Expr:
     p = sympy.Symbol("p", real=True)  # μᵀδ
     square = N + 2 * t * p + t**2 * D
     cosine = (N + t * p) / sympy.sqrt(N * square)
-    slope = sympy.factor(
-        sympy.simplify(sympy.diff(cosine, t) * sympy.sqrt(N) * square ** sympy.Rational(3, 2))
-    )
+    slope = sympy.factor(sympy.simplify(sympy.diff(cosine, t) * sympy.sqrt(N) * square ** sympy.Rational(3, 2)))
     require(sympy.expand(slope - t * (p**2 - N * D)) == 0, "T5, monotone cosine")
     return slope
 

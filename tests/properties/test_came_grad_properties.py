@@ -41,22 +41,14 @@ def same_vector(a: Tensor, b: Tensor, *, size: float, tolerance: float = 1e-9) -
 
 
 @given(problem=problems(kinds=GENERIC), rho=zoo.rhos)
-def test_rectified_lies_on_the_boundary_of_the_trust_region(
-    problem: tuple[Tensor, list[float]], rho: float
-) -> None:
+def test_rectified_lies_on_the_boundary_of_the_trust_region(problem: tuple[Tensor, list[float]], rho: float) -> None:
     G, weights = problem
     result = came_grad(G, weights, rho=rho)
     combined = result.alpha @ G
     assume(not unresolved(G, result.mean, combined))
     radius = rho * norm(result.mean)
-    limit = (
-        1e-10
-        + 64 * EPS * (largest(G) / norm(combined)) ** 2
-        + 64 * EPS * (largest(G) / norm(result.mean)) ** 2
-    )
-    assert norm(result.rectified - result.mean) == pytest.approx(
-        radius, rel=limit, abs=limit * norm(result.mean)
-    )
+    limit = 1e-10 + 64 * EPS * (largest(G) / norm(combined)) ** 2 + 64 * EPS * (largest(G) / norm(result.mean)) ** 2
+    assert norm(result.rectified - result.mean) == pytest.approx(radius, rel=limit, abs=limit * norm(result.mean))
 
 
 @given(problem=problems(), rho=zoo.rhos)
@@ -117,9 +109,7 @@ def test_strong_duality(problem: tuple[Tensor, list[float]], rho: float) -> None
 
 
 @given(problem=problems(), power=st.integers(-40, 40), rho=zoo.rhos)
-def test_update_is_homogeneous_of_degree_one(
-    problem: tuple[Tensor, list[float]], power: int, rho: float
-) -> None:
+def test_update_is_homogeneous_of_degree_one(problem: tuple[Tensor, list[float]], power: int, rho: float) -> None:
     """Powers of two commute with rounding, so the update must scale to the last bit."""
     G, weights = problem
     plain, scaled = came_grad(G, weights, rho=rho), came_grad(G * 2.0**power, weights, rho=rho)
@@ -133,15 +123,11 @@ def test_update_is_homogeneous_for_any_factor(problem: tuple[Tensor, list[float]
     G, weights = problem
     plain, scaled = came_grad(G, weights), came_grad(G * factor, weights)
     assume(not unresolved(G, plain.mean, plain.rectified, plain.joint, plain.alpha @ G))
-    assert same_vector(
-        plain.update * factor, scaled.update, size=factor * norm(plain.update) + 1e-300, tolerance=1e-6
-    )
+    assert same_vector(plain.update * factor, scaled.update, size=factor * norm(plain.update) + 1e-300, tolerance=1e-6)
 
 
 @given(problem=problems(), seed=zoo.seeds, rho=zoo.rhos)
-def test_permuting_the_tasks_changes_nothing(
-    problem: tuple[Tensor, list[float]], seed: int, rho: float
-) -> None:
+def test_permuting_the_tasks_changes_nothing(problem: tuple[Tensor, list[float]], seed: int, rho: float) -> None:
     G, weights = problem
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(G)))
     plain = came_grad(G, weights, rho=rho)
@@ -182,9 +168,7 @@ def test_one_task_gets_kappa_times_its_gradient(
 
 
 @given(problem=problems(kinds=GENERIC), rho=zoo.rhos)
-def test_the_direction_stays_within_arcsin_rho_of_the_mean(
-    problem: tuple[Tensor, list[float]], rho: float
-) -> None:
+def test_the_direction_stays_within_arcsin_rho_of_the_mean(problem: tuple[Tensor, list[float]], rho: float) -> None:
     """∠(u*, μ) ≤ arcsin ρ, on which theory T6 rests."""
     G, weights = problem
     result = came_grad(G, weights, rho=rho)
@@ -203,9 +187,7 @@ def test_weighted_centre_always_descends_the_weighted_loss(
     weighted_largest = largest(G * torch.tensor(weights)[:, None])
     assume(norm(result.joint) > 1e-5 * weighted_largest)
     bound = kappa * (1 - rho**2) ** 0.5 * norm(result.joint) ** 2
-    assert float(result.joint @ result.update) >= bound * (
-        1 - 1e-9 * (weighted_largest / norm(result.joint)) ** 2
-    )
+    assert float(result.joint @ result.update) >= bound * (1 - 1e-9 * (weighted_largest / norm(result.joint)) ** 2)
 
 
 @given(problem=problems(kinds=GENERIC), rho=zoo.rhos, limit=zoo.nus)

@@ -97,9 +97,7 @@ def test_permuting_tasks_keeps_the_value(G: zoo.Matrix, rho: float, seed: int) -
 
 @given(seed=zoo.seeds, tasks=st.integers(1, 9), rho=zoo.rhos)
 def test_a_batch_is_a_loop(seed: int, tasks: int, rho: float) -> None:
-    G = torch.stack(
-        [torch.from_numpy(zoo.sample(kind, tasks, seed)) for kind in ("independent", "stationary")]
-    )
+    G = torch.stack([torch.from_numpy(zoo.sample(kind, tasks, seed)) for kind in ("independent", "stationary")])
     M = G @ G.mT
     together = solve_dual(M, rho)
     for index in range(2):

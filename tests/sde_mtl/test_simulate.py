@@ -68,9 +68,7 @@ def test_streaming_moments_are_those_of_the_sample(problem: Quadratic, noise: Ad
 
 
 def test_any_aggregator_runs(problem: Quadratic, noise: AdditiveNoise) -> None:
-    moments = simulate(
-        Recursion(problem, noise, came_grad_coefficients, [1.0, 4.0], 0.02), [2.0, 2.0], 50, paths=64
-    )
+    moments = simulate(Recursion(problem, noise, came_grad_coefficients, [1.0, 4.0], 0.02), [2.0, 2.0], 50, paths=64)
     assert moments.diverged == 0
     assert moments.mean.isfinite().all()
 

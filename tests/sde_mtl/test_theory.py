@@ -65,9 +65,7 @@ def test_drift_deviation_limits() -> None:
 
 
 @given(ratio=st.floats(0.05, 20), angle=st.floats(0.05, 3.1), rho=st.sampled_from([0.1, 0.5, 0.9]))
-def test_rectified_is_never_worse_for_the_worst_task_than_the_mean(
-    ratio: float, angle: float, rho: float
-) -> None:
+def test_rectified_is_never_worse_for_the_worst_task_than_the_mean(ratio: float, angle: float, rho: float) -> None:
     """u* maximizes min_i g_iᵀu over a ball around μ; ρ = 0 leaves μ itself."""
     g = np.array([[1.0, 0.0], [ratio * np.cos(angle), ratio * np.sin(angle)]])
     alpha = t02_drift_deviation.dual_weight(ratio, angle, rho)

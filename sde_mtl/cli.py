@@ -1,0 +1,259 @@
+"""Command line: ``sde-mtl verify``, ``sde-mtl simulate``, ``sde-mtl analyze``."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from optimizers import came_grad_coefficients, linear
+from sde_mtl import figures
+from sde_mtl.analysis import PAPER_CONFLICT_RATE, LogAnalysis, analyze
+from sde_mtl.bootstrap import Interval
+from sde_mtl.dynamics import Dynamics, LinearSDE, Recursion
+from sde_mtl.gradient_log import GradientLogError, read_log
+from sde_mtl.noise import AdditiveNoise
+from sde_mtl.problems import Quadratic
+from sde_mtl.simulate import recorded_steps, simulate
+from sde_mtl.theory import STATEMENTS
+from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Derive, predict, measure and compare every statement; exit with 1 if one does not hold."""
+
+    json: Path | None = None
+    """Also write the rows here."""
+    statements: tuple[str, ...] = tuple(STATEMENTS)
+    """Which statements."""
+    seed: int = 0
+    paths: int = 10_000
+    """Paths of each simulation."""
+
+    def run(self, console: Console) -> int:
+        unknown = set(self.statements) - STATEMENTS.keys()
+        if unknown:
+            raise ValueError(f"unknown statements {sorted(unknown)}; there are {', '.join(STATEMENTS)}")
+        if self.paths < 100:
+            raise ValueError(f"paths = {self.paths} must be >= 100 for standard errors to mean anything")
+        checks = []
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("verify", total=len(self.statements))
+            for name in self.statements:
+                checks += STATEMENTS[name](self.seed, self.paths)
+                progress.advance(task)
+        table = Table(title="sde-mtl verify: claims against measurements")
+        for heading in ("", "claim", "predicted", "measured", "error", "tolerance", "verdict"):
+            table.add_column(heading, justify="right" if heading in ("error", "tolerance") else "left")
+        for check in checks:
+            style = ("dim" if check.control else None) if check.passed else "bold red"
+            table.add_row(check.id, check.claim, f"{check.predicted:.6g}", f"{check.measured:.6g}",
+                          f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}", check.verdict,
+                          style=style)  # fmt: skip
+        console.print(table)
+        failed = [check.id for check in checks if not check.passed]
+        controls = sum(check.control for check in checks)
+        console.print(
+            f"{len(checks) - controls} claims and {controls} negative controls (deliberately wrong formulas that "
+            f"must be rejected): " + (f"FAILED {', '.join(failed)}" if failed else "all as they should be")
+        )
+        if self.json is not None:
+            _write_json(self.json, {"seed": self.seed, "paths": self.paths, "checks": [c.as_dict() for c in checks]})
+        return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Simulate two conflicting quadratics in the plane and compare with the closed forms."""
+
+    aggregator: Literal["linear", "came-grad"] = "linear"
+    scheme: Literal["recursion", "euler-maruyama"] = "recursion"
+    """The training loop, or its SDE (linear only)."""
+    weights: tuple[float, float] = (1.0, 2.0)
+    """Task weights."""
+    correlation: float = -0.6
+    """Of the gradient noise across the two tasks."""
+    variances: tuple[float, float] = (1.0, 0.5)
+    """Of one component of each task's gradient noise."""
+    learning_rate: float = 0.08
+    steps: int = 150
+    paths: int = 10_000
+    seed: int = 0
+    start: tuple[float, float] = (3.0, -2.0)
+    figure: Path | None = None
+    """Folder for the figure (linear only)."""
+
+    def run(self, console: Console) -> int:
+        problem = Quadratic([[[1.0, 0.3], [0.3, 2.0]], [[1.5, -0.2], [-0.2, 0.6]]], [[1.0, 0.0], [-1.0, 0.5]])
+        noise = AdditiveNoise.correlated(self.variances, correlation=self.correlation, dimension=2)
+        aggregator = linear if self.aggregator == "linear" else came_grad_coefficients
+        if self.scheme == "euler-maruyama" and self.aggregator != "linear":
+            raise ValueError("the Euler–Maruyama scheme is there for the SDE of linear scalarization only")
+        dynamics: Dynamics = (
+            LinearSDE(problem, noise, self.weights, self.learning_rate)
+            if self.scheme == "euler-maruyama"
+            else Recursion(problem, noise, aggregator, self.weights, self.learning_rate)
+        )
+        record = recorded_steps(self.steps, 11)
+        with Progress(console=console, transient=True) as progress:
+            moments = simulate(dynamics, self.start, self.steps, paths=self.paths, seed=self.seed, record=record,
+                               progress=progress)  # fmt: skip
+        law = OrnsteinUhlenbeck.of(problem, noise, self.weights, self.learning_rate)
+        table = Table("step", "mean", "variances", title=f"{self.aggregator}, {moments.paths} paths")
+        exact = self.aggregator == "linear"
+        if exact:
+            table.add_column("mean, closed form")
+            table.add_column("variances, closed form")
+        for at, step in enumerate(moments.steps.tolist()):
+            row = [str(step), _numbers(moments.mean[at]), _numbers(moments.covariance[at].diagonal())]
+            if exact:
+                row += [_numbers(law.discrete_mean(step, self.start)), _numbers(np.diag(law.discrete_covariance(step)))]
+            table.add_row(*row)
+        console.print(table)
+        if self.figure is not None:
+            if not exact:
+                raise ValueError("the figure compares with closed forms, which CAME-Grad does not have")
+            figure = figures.moments(moments, law, self.start, self.learning_rate)
+            console.print(f"wrote {', '.join(figures.save(figure, self.figure, 'moments'))} to {self.figure}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Measure conflict, drift deviation and diffusion decay in gradient logs."""
+
+    logs: tyro.conf.Positional[tuple[Path, ...]] = field()
+    """Folders of gradient logs, the 'gradients' folder of each run."""
+    out: Path | None = None
+    """Folder for analysis.json and the figures."""
+    rho: float = 0.5
+    replicates: int = 2000
+    """Bootstrap resamples."""
+    seed: int = 0
+
+    def run(self, console: Console) -> int:
+        if not self.logs:
+            raise ValueError("give at least one folder with a gradient log")
+        logs = [read_log(folder) for folder in self.logs]
+        analyses = []
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("analyze", total=len(logs))
+            for log in logs:
+                analyses.append(analyze(log, rho=self.rho, replicates=self.replicates, seed=self.seed))
+                progress.advance(task)
+        console.print(_analysis_table(analyses))
+        if self.out is not None:
+            names = []
+            for name in ("conflict", "deviation", "diffusion"):
+                names += figures.save(getattr(figures, name)(analyses), self.out, name)
+            _write_json(
+                self.out / "analysis.json",
+                {
+                    "version": 1,
+                    "rho": self.rho,
+                    "paper": {"conflict_rate": PAPER_CONFLICT_RATE},
+                    "logs": [analysis.as_dict() for analysis in analyses],
+                    "figures": names,
+                },
+            )
+            console.print(f"wrote analysis.json and {len(names)} figure files to {self.out}", style="dim")
+        return 0
+
+
+def _analysis_table(analyses: list[LogAnalysis]) -> Table:
+    images = ", ".join(sorted({str(a.meta.get("dataset", {}).get("images", "?")) for a in analyses}))
+    table = Table(title=f"gradient logs ({images}); intervals are 95 % bootstrap")
+    table.add_column("quantity")
+    for analysis in analyses:
+        table.add_column(f"{analysis.name}\n{analysis.steps} steps, block {analysis.block}")
+        table.add_column("closed form")
+    percent = partial(_interval, scale=100, unit=" %")
+
+    def row(name: str, *cells: str) -> None:
+        table.add_row(name, *cells)
+
+    pairs = [(percent(a.conflict_rate), f"paper {PAPER_CONFLICT_RATE:.1%}") for a in analyses]
+    row("conflict rate, g₀ᵀg_k < 0", *_flat(pairs))
+    row("mean cosine of tasks 0, 1", *_flat([(_interval(a.mean_cosine), "") for a in analyses]))
+    harms = [(percent(a.harm_rate), {True: "harm", False: "no harm", None: ""}[a.harm_predicted]) for a in analyses]
+    row("steps at which LS harms a task", *_flat(harms))
+    row("∠(g_J, u*) [°]", *_flat([(_interval(a.angle), _number(a.angle_predicted)) for a in analyses]))
+    worst = [(_interval(a.worst_joint), _number(a.worst_joint_predicted)) for a in analyses]
+    row("worst task, min cos(g_i, g_J)", *_flat(worst))
+    best = [(_interval(a.worst_rectified), _number(a.worst_rectified_predicted)) for a in analyses]
+    row("worst task, min cos(g_i, u*)", *_flat(best))
+    row("stage 1 valid (T5)", *_flat([(percent(a.valid_rate), "") for a in analyses]))
+    for index in range(max(len(a.diffusion) for a in analyses)):
+        cells = []
+        for a in analyses:
+            d = a.diffusion[index] if index < len(a.diffusion) else None
+            cells.append(("", "") if d is None else (_interval(d.ratio), f"{d.predicted:.3f} (first half)"))
+        step = next(a.diffusion[index].step for a in analyses if index < len(a.diffusion))
+        row(f"tr Σ_LS/Σω²tr Σ_ii, step {step}", *_flat(cells))
+    return table
+
+
+def _flat(pairs: list[tuple[str, str]]) -> list[str]:
+    return [cell for pair in pairs for cell in pair]
+
+
+def _interval(interval: Interval, scale: float = 1.0, unit: str = "") -> str:
+    v, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+    digits = 1 if max(abs(low), abs(high)) >= 10 else 3
+    return f"{v:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _numbers(values: Any) -> str:
+    return "  ".join(f"{float(value):.4f}" for value in values)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Indented JSON that appears whole or not at all; NaN becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+Command = (
+    Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Analyze, tyro.conf.subcommand("analyze")]
+)
+
+
+def main() -> None:
+    """Entry point of ``sde-mtl``."""
+    console = Console()
+    try:
+        sys.exit(tyro.cli(Command, prog="sde-mtl", description=__doc__).run(console))  # type: ignore[call-overload]
+    except (GradientLogError, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
