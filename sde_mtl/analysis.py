@@ -133,7 +133,7 @@ def analyze(
     conflict = (M[:, 0, 1:] < 0).any(1)
     block = block_length(cosines[:, 0, 1])
 
-    def interval(series: NDArray[Any]) -> Interval:
+    def interval(series: ArrayLike) -> Interval:
         values = np.asarray(series, np.float64)
         return bootstrap(lambda i: float(np.nanmean(values[i])), n, block=block, replicates=replicates, seed=seed)
 

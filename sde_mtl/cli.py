@@ -1,4 +1,4 @@
-"""Command line: ``sde-mtl verify``, ``sde-mtl simulate``, ``sde-mtl analyze``."""
+"""Command line: ``sde-mtl verify``, ``simulate``, ``analyze``, ``report``."""
 
 import json
 import os
@@ -22,9 +22,14 @@ from sde_mtl.dynamics import Dynamics, LinearSDE, Recursion
 from sde_mtl.gradient_log import GradientLogError, read_log
 from sde_mtl.noise import AdditiveNoise
 from sde_mtl.problems import Quadratic
+from sde_mtl.report import write_report
 from sde_mtl.simulate import recorded_steps, simulate
 from sde_mtl.theory import STATEMENTS
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
+from sde_mtl.verdicts import Verdict, verdicts
+
+PLAIN_WIDTH = 132
+"""Columns of a table that goes to a file or pipe."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ class Analyze:
                 analyses.append(analyze(log, rho=self.rho, replicates=self.replicates, seed=self.seed))
                 progress.advance(task)
         console.print(_analysis_table(analyses))
+        judged = verdicts(analyses)
+        console.print(_verdict_table(judged))
         if self.out is not None:
             names = []
             for name in ("conflict", "deviation", "diffusion"):
@@ -162,11 +169,31 @@ class Analyze:
                     "rho": self.rho,
                     "paper": {"conflict_rate": PAPER_CONFLICT_RATE},
                     "logs": [analysis.as_dict() for analysis in analyses],
+                    "verdicts": [verdict.as_dict() for verdict in judged],
                     "figures": names,
                 },
             )
             console.print(f"wrote analysis.json and {len(names)} figure files to {self.out}", style="dim")
         return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html from verify.json and analysis.json in a folder."""
+
+    folder: tyro.conf.Positional[Path]
+
+    def run(self, console: Console) -> int:
+        console.print(f"wrote {write_report(self.folder)}")
+        return 0
+
+
+def _verdict_table(rows: list[Verdict]) -> Table:
+    table = Table("claim of the paper", "log", "paper", "measured here", "outcome", title="verdicts")
+    for row in rows:
+        style = "green" if row.outcome == "seen" else "bold"
+        table.add_row(row.claim, row.log, row.paper, row.measured, f"[{style}]{row.outcome}[/]")
+    return table
 
 
 def _analysis_table(analyses: list[LogAnalysis]) -> Table:
@@ -242,12 +269,13 @@ Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
 )
 
 
 def main() -> None:
     """Entry point of ``sde-mtl``."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         sys.exit(tyro.cli(Command, prog="sde-mtl", description=__doc__).run(console))  # type: ignore[call-overload]
     except (GradientLogError, ValueError, OSError) as error:

@@ -78,11 +78,11 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         )
         mismatches += sum(x * x for x in joint) != right
 
-    G = torch.from_numpy(rng.normal(size=(500, 4, 1000)))
-    w = rng.uniform(0.1, 4, size=4)
-    measured = torch.einsum("k,nkd->nd", torch.from_numpy(w), G).square().sum(-1).numpy()
-    M = gramian(G).numpy()
-    exact, truncated = squared_norm(M, w), truncated_squared_norm(M, w)
+    many = torch.from_numpy(rng.normal(size=(500, 4, 1000)))
+    weights = rng.uniform(0.1, 4, size=4)
+    measured = torch.einsum("k,nkd->nd", torch.from_numpy(weights), many).square().sum(-1).numpy()
+    M = gramian(many).numpy()
+    exact, truncated = squared_norm(M, weights), truncated_squared_norm(M, weights)
     error = np.abs(exact / measured - 1)
     worst = int(error.argmax())
     off = np.abs(truncated / measured - 1)

@@ -155,8 +155,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     scale = np.exp(rng.uniform(-6, 6, n))
     w = np.array([1.0, 4.0])
     frame = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
-    G = np.stack([np.stack([np.ones(n), 0 * x], -1), np.stack([x * np.cos(phi), x * np.sin(phi)], -1)], 1)
-    G = torch.from_numpy(scale[:, None, None] * G @ frame)
+    plane = np.stack([np.stack([np.ones(n), 0 * x], -1), np.stack([x * np.cos(phi), x * np.sin(phi)], -1)], 1)
+    G = torch.from_numpy(scale[:, None, None] * plane @ frame)
     result = came_grad(G, torch.from_numpy(w), rho=0.5)
     joint, u = result.joint.numpy(), result.rectified.numpy()
     measured_angle = _angle(joint, u)

@@ -182,16 +182,10 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
 
     loop = Recursion(problem, noise, linear, WEIGHTS, LEARNING_RATE)
     trained = simulate(loop, START, late, paths=paths, seed=seed, record=(early, late))
-    finer = 16
-    scheme = LinearSDE(problem, noise, WEIGHTS, LEARNING_RATE, time_step=LEARNING_RATE / finer)
-    diffused = simulate(
-        scheme,
-        START,
-        late * finer // 2,
-        paths=paths,
-        seed=seed + 1,
-        record=(early * finer, late * finer // 2),
-    )
+    finest = LinearSDE(problem, noise, WEIGHTS, LEARNING_RATE, time_step=LEARNING_RATE / 64)
+    young = simulate(finest, START, early * 64, paths=paths, seed=seed + 1)
+    finer = LinearSDE(problem, noise, WEIGHTS, LEARNING_RATE, time_step=LEARNING_RATE / 16)
+    settled = simulate(finer, START, late * 8, paths=paths, seed=seed + 3)
     elapsed = early * LEARNING_RATE
     sample = noise.sample(torch.arange(paths), 0, seed=seed + 2).numpy()
     joint = np.einsum("k,nkd->nd", WEIGHTS, sample)
@@ -212,12 +206,9 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         Check("T3.a", "tr Σ_LS / Σω²tr Σ_ii = 1 + 2Σω_iω_jtr Σ_ij / Σω²tr Σ_ii", ratio,
               float(squared.mean() / own), float(ratio_error), STANDARD_ERRORS, "SE",
               f"{paths} noise vectors, correlation −0.6"),
-        _mean("T3.b", "OU mean at t = 0.8", law.mean(elapsed, START), diffused, 0,
-              "Euler–Maruyama, dt = η/16"),
-        _covariance("T3.c", "OU covariance at t = 0.8", law.covariance(elapsed), diffused, 0,
-                    "Euler–Maruyama, dt = η/16"),
-        _covariance("T3.d", "OU stationary covariance", law.stationary(), diffused, 1,
-                    "Euler–Maruyama, dt = η/16"),
+        _mean("T3.b", "OU mean at t = 0.8", law.mean(elapsed, START), young, 0, "Euler–Maruyama, dt = η/64"),
+        _covariance("T3.c", "OU covariance at t = 0.8", law.covariance(elapsed), young, 0, "Euler–Maruyama, dt = η/64"),
+        _covariance("T3.d", "OU stationary covariance", law.stationary(), settled, 0, "Euler–Maruyama, dt = η/16"),
         _mean("T3.e", "mean of the training loop after 10 steps", law.discrete_mean(early, START), trained, 0,
               "exact recursion"),
         _covariance("T3.f", "covariance of the loop after 10 steps", law.discrete_covariance(early),
