@@ -142,7 +142,8 @@ def _training_rows(results: list[TrainResult]) -> tuple[list[str], list[list[str
         f1 = {key: e[key][EFFICACY]["micro"]["f1"] for key in ("clinical_efficacy", "classification", "majority")}
         losses = r["training_losses"]
         rows.append([
-            r["optimizer"]["name"], str(r["steps"]), f"{r['seconds']:.0f}", f"{losses['rg']:.3f}", f"{losses['dc']:.3f}",
+            r["optimizer"]["name"], str(r["steps"]), f"{r['seconds']:.0f}",
+            f"{losses['rg']:.3f}", f"{losses['dc']:.3f}",
             f"{e['bleu'][0]:.3f}", f"{e['bleu'][3]:.3f}", f"{e['rouge_l']:.3f}", f"{f1['clinical_efficacy']:.3f}",
             f"{f1['classification']:.3f}", f"{f1['majority']:.3f}", str(e["distinct_reports"]),
         ])  # fmt: skip

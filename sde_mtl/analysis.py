@@ -213,7 +213,8 @@ def _diffusion(frozen: FrozenSet, w: Array, replicates: int, seed: int) -> Diffu
 def _direct(p: Array, w: Array) -> float:
     """Variance of the projected joint gradient itself, over the weighted variances of its parts."""
     joint = np.einsum("k,nkm->nm", w, p)
-    return float(joint.var(0).sum() / (w**2 * p.var(0).sum(-1)).sum())
+    own = float((w**2 * p.var(0).sum(-1)).sum())
+    return float(joint.var(0).sum()) / own if own > 0 else float("nan")
 
 
 def _held_out(p: Array, w: Array, replicates: int, seed: int) -> Interval:

@@ -277,7 +277,7 @@ def main() -> None:
     """Entry point of ``sde-mtl``."""
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
-        sys.exit(tyro.cli(Command, prog="sde-mtl", description=__doc__).run(console))  # type: ignore[call-overload]
+        sys.exit(tyro.cli(Command, prog="sde-mtl", description=__doc__).run(console))
     except (GradientLogError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False)
         sys.exit(2)

@@ -108,7 +108,7 @@ def moments(simulated: Moments, law: OrnsteinUhlenbeck, start: Sequence[float], 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        steps = np.arange(int(simulated.steps[-1]) + 1)
+        steps = range(int(simulated.steps[-1]) + 1)
         for axis, name, measured, error, exact, sde in (
             (left, "mean", simulated.mean, simulated.mean_error(),
              [law.discrete_mean(s, start) for s in steps], [law.mean(s * learning_rate, start) for s in steps]),

@@ -9,8 +9,9 @@ from typing import Any
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;font-size:.85rem;width:100%}td,th{padding:.25rem .5rem;text-align:left;vertical-align:top;
-border-bottom:1px solid #eee}th{border-bottom:2px solid #999}.bad{color:#D55E00;font-weight:600}.dim{color:#777}
+table{border-collapse:collapse;font-size:.85rem;width:100%}
+td,th{padding:.25rem .5rem;text-align:left;vertical-align:top;border-bottom:1px solid #eee}
+th{border-bottom:2px solid #999}.bad{color:#D55E00;font-weight:600}.dim{color:#777}
 .good{color:#009E73;font-weight:600}figure{margin:1rem 0}figure svg,figure img{max-width:100%;height:auto}
 figcaption{font-size:.85rem;color:#555}
 """
@@ -29,8 +30,9 @@ class ReportError(ValueError):
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into a folder with ``verify.json``, ``analysis.json``, the figures it lists, and, if there
-    is one, ``training.json`` (``{"note": …, "headings": […], "rows": [[…], …]}``).
+    """Write ``report.html`` into a folder with ``verify.json``, ``analysis.json`` and the figures it lists.
+
+    If there is a ``training.json`` (``{"note": …, "headings": […], "rows": [[…], …]}``), it is shown too.
 
     Returns:
         path of the page.
