@@ -151,7 +151,12 @@ class ReportGenerator(nn.Module):
         if input_ids.shape[1] > self.max_length:
             raise ValueError(f"reports have {input_ids.shape[1]} tokens, this model reads at most {self.max_length}")
         features = self.encode(pixel_values)
-        logits = self.decoder(input_ids=input_ids, encoder_hidden_states=self.bridge(features), use_cache=False).logits
+        logits = self.decoder(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            encoder_hidden_states=self.bridge(features),
+            use_cache=False,
+        ).logits
         states = self.classifier(features.mean(1)).unflatten(1, self.state_shape)
         return Output(logits, states)
 

@@ -71,9 +71,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ReportError(
-            f"{path} is missing; run 'sde-mtl verify --json' and 'sde-mtl analyze --out' first"
-        ) from error
+        how = "run 'sde-mtl verify --json' and 'sde-mtl analyze --out' first"
+        raise ReportError(f"{path} is missing; {how}") from error
     except ValueError as error:
         raise ReportError(f"{path} is damaged: {error}") from error
     return dict(value)

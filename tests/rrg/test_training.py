@@ -1,0 +1,258 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rrg import checkpoint
+from rrg import train as training
+from rrg.atomic import write_json, write_tensors
+from rrg.config import TrainConfig, as_json, from_json
+from rrg.gradient_log import GradientLogWriter
+from rrg.model import ModelConfig
+from rrg.sketch import CountSketch
+from rrg.train import TrainingError, train
+from sde_mtl import read_log
+
+TINY = TrainConfig(
+    dataset="phantom",
+    phantom_studies=60,
+    steps=6,
+    batch_size=4,
+    image_size=32,
+    vocabulary_size=300,
+    max_length=32,
+    log_gradients=True,
+    frozen_at=(0.5,),
+    frozen_batches=4,
+    projection_dim=64,
+    log_every=1,
+    checkpoint_every=3,
+    device="cpu",
+    evaluate="none",
+    model=ModelConfig((8, 16), (1, 1), decoder_width=16, decoder_layers=1, dropout=0.1),
+)
+
+
+def tiny(out: Path, **changes: object) -> TrainConfig:
+    return dataclasses.replace(TINY, out=out, **changes)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.latest(run / "checkpoints") / "model.safetensors")
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
+    done = train(tiny(tmp_path / "run", evaluate="val"))
+    evaluation = done.result["evaluation"]
+    assert evaluation["images"] == "rendered images"
+    assert len(evaluation["bleu"]) == 4
+    assert evaluation["decoding"] == {"num_beams": 1, "max_length": 32}
+    samples = [json.loads(line) for line in (done.out / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == evaluation["studies"]["val"]
+    metrics = [json.loads(line) for line in (done.out / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in metrics] == list(range(6))
+    log = read_log(done.gradients)
+    assert log.tasks == ("rg", "dc")
+    assert log.steps.tolist() == list(range(6))
+    assert log.losses[:, 0].tolist() == [m["rg"] for m in metrics]
+    assert [f.step for f in log.frozen] == [3]
+    assert log.meta["parameters"] == done.result["parameters"]
+
+
+@pytest.mark.parametrize("optimizer", ["linear", "came-grad"])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    train(tiny(tmp_path / "whole", optimizer=optimizer))
+    step = training._Run.step
+
+    def interrupted(run: training._Run, number: int) -> list[float]:
+        if number == 5:
+            raise KeyboardInterrupt
+        return step(run, number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "step", interrupted)
+        train(tiny(tmp_path / "parts", optimizer=optimizer))
+    train(tiny(tmp_path / "parts", optimizer=optimizer, resume=True))
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = read_log(tmp_path / "whole/gradients"), read_log(tmp_path / "parts/gradients")
+    assert np.array_equal(whole.gramian, parts.gramian)
+    assert np.array_equal(whole.projected, parts.projected)
+    assert np.array_equal(whole.frozen[0].gramian, parts.frozen[0].gramian)
+    assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "parts/metrics.jsonl").read_text()
+
+
+def test_seeds_and_optimizers_make_different_runs(tmp_path: Path) -> None:
+    """Negative control of the equality above."""
+    train(tiny(tmp_path / "a", log_gradients=False))
+    train(tiny(tmp_path / "b", log_gradients=False, seed=1))
+    train(tiny(tmp_path / "c", log_gradients=False, optimizer="linear"))
+    assert not same_weights(tmp_path / "a", tmp_path / "b")
+    assert not same_weights(tmp_path / "a", tmp_path / "c")
+
+
+def test_logging_gradients_does_not_change_the_run(tmp_path: Path) -> None:
+    train(tiny(tmp_path / "logged"))
+    train(tiny(tmp_path / "silent", log_gradients=False))
+    assert same_weights(tmp_path / "logged", tmp_path / "silent")
+
+
+def test_a_killed_process_leaves_a_readable_log_and_resumes(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--dataset", "phantom", "--phantom-studies", "60", "--steps", "100000", "--batch-size", "4"]
+    options += ["--image-size", "32", "--vocabulary-size", "300", "--max-length", "32", "--log-gradients"]
+    options += ["--frozen-batches", "0", "--projection-dim", "64", "--checkpoint-every", "5", "--device", "cpu"]
+    options += ["--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", "1", "--out", str(out)]
+    options += ["--model.decoder-width", "16", "--model.decoder-layers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "rrg.train", *options], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list((out / "gradients").glob("steps-*.safetensors"))) < 3:
+            assert time.monotonic() < deadline, "no shards appeared"
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    log = read_log(out / "gradients")
+    assert log.steps.tolist() == list(range(len(log.steps)))
+    made = int(checkpoint.latest(out / "checkpoints").name.split("-")[1])
+    assert made >= 5
+    assert from_json(json.loads((out / "config.json").read_text())).steps == 100_000
+
+
+def test_nan_stops_with_a_usable_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = training.task_losses
+    calls = []
+
+    def poisoned(*arguments: object) -> list[torch.Tensor]:
+        calls.append(1)
+        found = losses(*arguments)  # type: ignore[arg-type]
+        return [found[0], found[1] * float("nan")] if len(calls) == 5 else found
+
+    monkeypatch.setattr(training, "task_losses", poisoned)
+    with pytest.raises(TrainingError, match=r"step 4: loss of task 1 is nan.*the last checkpoint is .*step-000003"):
+        train(tiny(tmp_path / "run", frozen_batches=0))
+    assert read_log(tmp_path / "run/gradients").steps.tolist() == [0, 1, 2, 3]
+    monkeypatch.setattr(training, "task_losses", losses)
+    train(tiny(tmp_path / "run", frozen_batches=0, resume=True))
+    assert read_log(tmp_path / "run/gradients").steps.tolist() == list(range(6))
+
+
+def test_a_run_is_never_overwritten_or_resumed_as_another(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        train(tiny(tmp_path / "run", resume=True))
+    train(tiny(tmp_path / "run", log_gradients=False, steps=3))
+    before = sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*"))
+    with pytest.raises(FileExistsError, match="--resume or choose another --out"):
+        train(tiny(tmp_path / "run", log_gradients=False, steps=3))
+    with pytest.raises(ValueError, match=r"must keep its options, but lr: 0\.001 → 0\.1"):
+        train(tiny(tmp_path / "run", log_gradients=False, steps=3, lr=0.1, resume=True))
+    assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be >= 1, got 0"),
+        ({"lr": -1.0}, "lr must be > 0, got -1"),
+        ({"limit": 3}, "limit must be >= 10"),
+        ({"frozen_batches": 1}, "one micro-batch has no covariance"),
+        ({"frozen_at": (1.5,)}, "frozen_at takes"),
+        ({"task_weights": (0.0, 0.0)}, "not all zero"),
+        ({"image_size": 4}, "image_size must be >= 8"),
+        ({"reports": Path("x")}, "reports belong to the dataset openi"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **changes)
+
+
+def test_late_errors_leave_no_folder(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"batch_size": 1000}, "batch_size 1000 exceeds"),
+        ({"rho": 2.0}, "rho = 2.0"),
+        ({"frozen_at": (50.0,)}, "beyond the last of 6 steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(tiny(tmp_path / "run", **changes))
+        assert not (tmp_path / "run").exists()
+
+
+def test_config_survives_json() -> None:
+    assert from_json(as_json(TINY)) == TINY
+    with pytest.raises(ValueError, match=r"unknown training options \['momentum'\]"):
+        from_json({**as_json(TINY), "momentum": 1})
+
+
+def test_both_command_lines_start(tmp_path: Path) -> None:
+    root = Path(training.__file__).parents[1]
+    for command in (["-m", "rrg.train"], ["rrg/train.py"]):
+        done = subprocess.run(
+            [sys.executable, *command, "--dataset", "phantom", "--batch-size", "9999", "--out", str(tmp_path / "x")],
+            cwd=root, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "batch_size 9999 exceeds" in done.stdout
+
+
+def test_sketch_keeps_inner_products_on_average() -> None:
+    """Mean over 400 sketches within 5 SE of ⟨x, y⟩, spread at most the bound; a biased map is rejected."""
+    x, y = torch.randn(5000), torch.randn(5000)
+    y += 0.5 * x
+    inner = torch.tensor([CountSketch(5000, 64, seed)([x]) @ CountSketch(5000, 64, seed)([y]) for seed in range(400)])
+    exact, spread = x @ y, inner.std()
+    assert abs(inner.mean() - exact) < 5 * spread / 20
+    assert spread <= 1.25 * ((x @ x * (y @ y) + exact**2) / 64).sqrt()
+    assert abs(1.1 * inner.mean() - exact) > abs(inner.mean() - exact)
+
+
+def test_frozen_traces_are_exact(tmp_path: Path) -> None:
+    """n/(n−1)(mean ⟨g_i, g_j⟩ − ⟨ḡ_i, ḡ_j⟩) is the trace of the sample cross-covariance."""
+    parameter = torch.nn.Parameter(torch.randn(7))
+    batches = [torch.randn(2, 7) for _ in range(10)]
+    log = GradientLogWriter(tmp_path / "log", {"tasks": ["a", "b"], "task_weights": [1, 1]}, 7, dim=32)
+    log.log_frozen(0, batches, lambda b: [b[0] @ parameter, b[1] @ parameter], [parameter], shard_batches=4)
+    log.observe([[batches[0][0]], [batches[0][1]]], torch.eye(2).double())
+    log.end_step(0, [0.0, 0.0])
+    log.flush()
+    frozen = read_log(tmp_path / "log").frozen[0]
+    g = torch.stack(batches).double().numpy()
+    centred = g - g.mean(0)
+    expected = np.einsum("nip,njp->ij", centred, centred) / 9
+    measured = 10 / 9 * (frozen.gramian.mean(0) - frozen.mean_gramian)
+    assert measured == pytest.approx(expected, rel=1e-9)
+
+
+def test_atomic_writes_and_damaged_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+    model = torch.nn.Linear(2, 2)
+    saved = checkpoint.save(tmp_path, 1, model, {"a": [1, 2.5, None], "t": torch.ones(2)})
+    assert checkpoint.load_state(saved)["a"] == [1, 2.5, None]
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit the model"):
+        checkpoint.load_model(saved, torch.nn.Linear(3, 2))
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(checkpoint.CheckpointError, match=r"cannot read .*model\.safetensors"):
+        checkpoint.load_model(saved, model)
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint in"):
+        checkpoint.latest(tmp_path / "empty")
+    write_tensors(tmp_path / "t.safetensors", {"x": torch.ones(1)})
+    assert not list(tmp_path.rglob("*.tmp"))
