@@ -20,6 +20,7 @@ def report_loss(report_logits: Tensor, input_ids: Tensor) -> Tensor:
         () tensor.
 
     Example:
+        >>> import torch
         >>> ids = torch.tensor([[1, 7, 2, 0]])
         >>> report_loss(torch.zeros(1, 4, 10), ids).exp()  # uniform over 10 tokens
         tensor(10.)
@@ -38,6 +39,7 @@ def condition_loss(condition_logits: Tensor, labels: Tensor) -> Tensor:
         () tensor.
 
     Example:
+        >>> import torch
         >>> condition_loss(torch.zeros(2, 14, 4), torch.zeros(2, 14, dtype=torch.int64)).exp()
         tensor(4.)
     """
@@ -55,6 +57,7 @@ def task_losses(output: Output, batch: dict[str, Tensor]) -> list[Tensor]:
         two () tensors.
 
     Example:
+        >>> import torch
         >>> output = Output(torch.zeros(1, 3, 10), torch.zeros(1, 14, 4))
         >>> batch = {"input_ids": torch.tensor([[1, 7, 2]]), "labels": torch.ones(1, 14).long()}
         >>> [round(loss.exp().item()) for loss in task_losses(output, batch)]

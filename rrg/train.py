@@ -308,7 +308,7 @@ def _check_folder(config: TrainConfig) -> None:
 def _progress(console: Console | None) -> Progress:
     return Progress(
         TextColumn("{task.description:10}"),
-        BarColumn(),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),

@@ -55,7 +55,7 @@ def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
             fontsize=9,
             loc="left",
         )
-        axis.set_ylabel("cos(g₀, g₁)")
+        axis.set_ylabel("$\\cos(g_0, g_1)$")
     axes[-1].set_xlabel("training step")
     return figure
 
@@ -74,7 +74,7 @@ def deviation(analyses: Sequence[LogAnalysis]) -> Figure:
             if analysis.angle_predicted is not None:
                 label = f"{analysis.name}: T2 at averaged moments {analysis.angle_predicted:.1f}°"
                 axis.axvline(analysis.angle_predicted, color=colour, lw=1.5, ls="--", label=label)
-        axis.set_xlabel("∠(g_J, u*)  [degrees]")
+        axis.set_xlabel("angle between $g_J$ and $u^*$ [degrees]")
         axis.set_ylabel("density over steps")
         axis.legend(fontsize=8)
         return figure
@@ -91,15 +91,17 @@ def diffusion(analyses: Sequence[LogAnalysis]) -> Figure:
             ratio = np.array([d.ratio.value for d in analysis.diffusion])
             low, high = (np.array([getattr(d.ratio, end) for d in analysis.diffusion]) for end in ("low", "high"))
             bars = np.maximum(np.abs(np.stack([ratio - low, high - ratio])), 0)
-            axis.errorbar(step, ratio, bars, fmt="o", color=colour, ms=5, capsize=3, label=f"{analysis.name}: measured")
+            axis.errorbar(
+                step, ratio, bars, fmt="o", color=colour, ms=4, capsize=3, lw=1.2, label=f"{analysis.name}: measured"
+            )
             half = [d.predicted for d in analysis.diffusion]
             axis.plot(step, half, "x", color=colour, ms=6, label=f"{analysis.name}: T3 at the first half's moments")
         axis.axhline(1, color=GREY, lw=0.8)
-        axis.annotate("independent noise", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        axis.annotate("independent noise", (0.36, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                       fontsize=8, color=GREY)  # fmt: skip
         axis.set_xlabel("training step of the frozen parameters")
-        axis.set_ylabel("tr Σ_LS / Σω_i² tr Σ_ii")
-        axis.legend(fontsize=8)
+        axis.set_ylabel(r"tr $\Sigma_{LS}$ / $\sum_i\omega_i^2$ tr $\Sigma_{ii}$")
+        figure.legend(fontsize=8, loc="outside upper center", ncols=2)
         return figure
 
 
@@ -119,7 +121,8 @@ def moments(simulated: Moments, law: OrnsteinUhlenbeck, start: Sequence[float], 
         ):  # fmt: skip
             for component, colour in zip(range(measured.shape[1]), COLOURS, strict=False):
                 axis.errorbar(simulated.steps, measured[:, component], 5 * error[:, component], fmt="o", ms=3,
-                              color=colour, capsize=2, label=f"θ{component}, simulated ± 5 SE")  # fmt: skip
+                              capsize=2, color=colour,
+                              label=f"$\\theta_{{{component}}}$, simulated ± 5 SE")  # fmt: skip
                 axis.plot(steps, np.array(exact)[:, component], color=colour, lw=1.2)
                 axis.plot(steps, np.array(sde)[:, component], color=colour, lw=1, ls=":")
             axis.set_xlabel("step")

@@ -126,7 +126,7 @@ def predict(ratio: ArrayLike, angle: ArrayLike, task_weights: ArrayLike, rho: fl
 
 
 def dual_weight(ratio: ArrayLike, angle: ArrayLike, rho: float = 0.5, *, clip: bool = True) -> Array:
-    """α of task 1 in the dual's minimizer; without ``clip`` the interior formula everywhere (a control).
+    """α of task 1 in the dual's minimizer; without ``clip`` the interior formula alone (a control).
 
     Example:
         >>> float(dual_weight(1.0, 2.0))
@@ -140,7 +140,7 @@ def dual_weight(ratio: ArrayLike, angle: ArrayLike, rho: float = 0.5, *, clip: b
     r = rho * np.sqrt(1 + x**2 + 2 * x * cos) / 2
     m = x * np.abs(np.sin(phi)) / A
     slack = r**2 * A - q**2
-    interior = -B / A - q * m / np.sqrt(np.maximum(slack, np.finfo(float).tiny))
+    interior = -B / A - q * m / np.sqrt(np.where(slack > 0, slack, np.nan))
     if not clip:
         return np.asarray(interior)
     return np.where(slack > 0, np.clip(interior, 0, 1), (q < 0).astype(float))
@@ -197,8 +197,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
               float(prediction.worst_joint[worst]), float(worst_joint[worst]),
               float(np.abs(prediction.worst_joint - worst_joint).max()), 1e-7, "absolute",
               f"gradients, {n} random pairs"),
-        Check("T2.g", "α by the interior formula without clipping", float(unclipped[off.argmax()]),
-              float(result.alpha[off.argmax(), 0]), float(off.max()), 1e-7, "absolute",
+        Check("T2.g", "α by the interior formula without clipping", float(unclipped[np.nanargmax(off)]),
+              float(result.alpha[np.nanargmax(off), 0]), float(np.nanmax(off)), 1e-7, "absolute",
               f"optimizers.came_grad, {n} random pairs", control=True),
     ]  # fmt: skip
 

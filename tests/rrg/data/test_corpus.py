@@ -74,7 +74,7 @@ def test_own_copy_of_reports(tmp_path: Path) -> None:
 def test_bad_requests_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dataset 'mimic' must be"):
         load("mimic")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="2 studies of phantom leave the .* split empty"):
+    with pytest.raises(ValueError, match=r"2 studies of phantom leave the .* split empty"):
         load("phantom", n_phantom=2)
     with pytest.raises(ValueError, match="n = 0 studies"):
         load("phantom", n_phantom=0)

@@ -53,7 +53,7 @@ def test_links_are_refused(tmp_path: Path) -> None:
         link = tarfile.TarInfo("a.xml")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         tar.addfile(link)
-    with pytest.raises(ReportsUnavailable, match="unsafe entry 'a.xml'"):
+    with pytest.raises(ReportsUnavailable, match=r"unsafe entry .a\.xml."):
         read_reports(tmp_path / "link.tgz")
 
 
