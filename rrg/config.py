@@ -40,7 +40,7 @@ class TrainConfig:
     steps: int | None = None
     """Training steps."""
     batch_size: int = 16
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Peak learning rate of AdamW: linear warm-up, then cosine decay to a tenth."""
     warmup: float = 0.05
     """Share of the steps spent warming up."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -61,7 +62,7 @@ class Verify:
             table.add_column(heading, justify="right" if heading in ("error", "tolerance") else "left")
         for check in checks:
             style = ("dim" if check.control else None) if check.passed else "bold red"
-            table.add_row(check.id, check.claim, f"{check.predicted:.6g}", f"{check.measured:.6g}",
+            table.add_row(check.id, escape(check.claim), f"{check.predicted:.6g}", f"{check.measured:.6g}",
                           f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}", check.verdict,
                           style=style)  # fmt: skip
         console.print(table)
