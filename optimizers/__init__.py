@@ -2,6 +2,7 @@
 
     came_grad, came_grad_coefficients   CAME-Grad on gradients, or as an aggregator on their Gramian
     linear                              linear scalarization, the baseline
+    mgda, pcgrad, cagrad                rivals
     solve_dual                          the conflict-averse dual, solved exactly
     CAMEGrad, MultiTaskOptimizer        the training step around any torch optimizer
     oracle                              cvxpy's answer to the same problems
@@ -11,6 +12,7 @@ leading batch dimensions.
 """
 
 from optimizers import oracle
+from optimizers.cagrad import cagrad
 from optimizers.came_grad import (
     CAMEGradResult,
     SolverWarning,
@@ -21,6 +23,8 @@ from optimizers.came_grad import (
 from optimizers.dual import DualSolution, solve_dual
 from optimizers.gramian import gramian
 from optimizers.linear import linear
+from optimizers.mgda import mgda
+from optimizers.pcgrad import pcgrad
 from optimizers.step import (
     CAMEGrad,
     MultiTaskOptimizer,
@@ -37,12 +41,15 @@ __all__ = [
     "NonFiniteError",
     "SolverWarning",
     "StepDiagnostics",
+    "cagrad",
     "came_grad",
     "came_grad_coefficients",
     "came_grad_stages",
     "gramian",
     "linear",
+    "mgda",
     "oracle",
+    "pcgrad",
     "solve_dual",
     "task_gradients",
 ]

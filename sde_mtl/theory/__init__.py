@@ -6,14 +6,31 @@ derivation closes), prediction functions, and ``check(seed, paths) -> list[Check
 
 from collections.abc import Callable
 
-from sde_mtl.theory import t01_interaction, t02_drift_deviation, t03_diffusion_decay, t05_validity
+from sde_mtl.theory import (
+    t01_interaction,
+    t02_drift_deviation,
+    t03_diffusion_decay,
+    t04_effective_diffusion,
+    t05_validity,
+    t06_resting_points,
+    t07_weighted_centre,
+    t08_kappa,
+    t09_adaptive_fusion,
+    t12_bias,
+)
 from sde_mtl.theory.check import Check
 
 STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T1": t01_interaction.check,
     "T2": t02_drift_deviation.check,
     "T3": t03_diffusion_decay.check,
+    "T4": t04_effective_diffusion.check,
     "T5": t05_validity.check,
+    "T6": t06_resting_points.check,
+    "T7": t07_weighted_centre.check,
+    "T8": t08_kappa.check,
+    "T9": t09_adaptive_fusion.check,
+    "T12": t12_bias.check,
 }
 
 __all__ = ["STATEMENTS", "Check"]

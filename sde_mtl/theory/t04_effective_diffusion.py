@@ -1,0 +1,255 @@
+r"""T4, effective diffusion of CAME-Grad, and why energy injection alone does not restore diffusion (new).
+
+By the delta method training with an aggregator F and gradient noise ε ~ N(0, Σ) follows, to first order in the noise,
+
+.. math:: dΘ = -\bigl[F(g) + ½\,D²F:Σ\bigr]dt + \sqrt{η\,JΣJ^⊤}\,dW, \qquad J = ∂F/∂\mathrm{vec}(G).
+
+J is known in closed form on each branch of stage 1 (:mod:`sde_mtl.sensitivity`). F is homogeneous of degree one in κ,
+so the diffusion of CAME-Grad at κ is κ² tr(JΣJᵀ at κ = 1), and it reaches that of linear scalarization at the
+*restoration threshold*
+
+.. math:: κ^* = \sqrt{\mathrm{tr}\,Σ_{LS} / \mathrm{tr}\,(JΣJ^⊤)|_{κ=1}}.
+
+κ* > 1 means that CAME-Grad's direction removes diffusion that κ has to pay back. Since κ only multiplies the learning
+rate (T8), "restored" diffusion is that of linear scalarization at the learning rate κη.
+
+The paper's κ = 1.5 is above κ* nearly everywhere (of 2,000 random pairs with independent noise 2 were not restored), but
+not everywhere: b/a = 0.32 at φ = 174.2° with ω = (0.211, 0.789) keeps 78 % of the diffusion of linear scalarization.
+
+What it does not say: anything at kinks of F (a change of the dual's support, μ = 0, g_α = 0), where J jumps; nor beyond
+noise small against the distance to the nearest kink. :func:`breakdown` measures where that is.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from optimizers import came_grad
+from sde_mtl.noise import AdditiveNoise
+from sde_mtl.sensitivity import Sensitivity, linearize
+from sde_mtl.theory.check import Check, require
+
+Array = NDArray[np.float64]
+STANDARD_ERRORS = 5.0
+UNRESTORED = (0.32, 174.2, 0.211)
+"""Norm ratio, angle [degrees] and ω_1 at which κ = 1.5 does not restore diffusion; found by random search."""
+
+
+def derive() -> dict[str, sympy.Expr]:
+    """The clipped branch for K = 2 in closed form, and the homogeneity that makes κ* a square root.
+
+    Returns:
+        "clipped": entries of ∂u*/∂g_1 for α = 1 at g_1 = (a, 0), μ = (m_1, m_2), as a matrix.
+
+    Raises:
+        DerivationError: if the derivative of u* = μ + ρ‖μ‖ĝ_1 is not (I + ρ ĝ_1μ̂ᵀ)/2 + ρ‖μ‖(I − ĝ_1ĝ_1ᵀ)/‖g_1‖.
+
+    Example:
+        >>> derive()["clipped"].shape
+        (2, 2)
+    """
+    a, x, y, rho = sympy.symbols("a x y rho", positive=True)
+    g = sympy.Matrix(sympy.symbols("g0 g1", real=True))
+    other = sympy.Matrix([x, y])
+    mu = (g + other) / 2
+    length = sympy.sqrt(mu.dot(mu))
+    u = mu + rho * length * g / sympy.sqrt(g.dot(g))
+    jacobian = u.jacobian(g)
+    at = {g[0]: a, g[1]: 0}
+    unit = sympy.Matrix([1, 0])
+    m = mu.subs(at)
+    size = sympy.sqrt(m.dot(m))
+    claimed = (sympy.eye(2) + rho * unit * m.T / size) / 2 + rho * size * (sympy.eye(2) - unit * unit.T) / a
+    difference = (jacobian.subs(at) - claimed).applyfunc(sympy.simplify)
+    require(difference == sympy.zeros(2, 2), "T4, derivative of u* on the clipped branch")
+    return {"clipped": claimed.applyfunc(sympy.simplify)}
+
+
+def pair(ratio: float, angle: float, dimension: int = 2) -> torch.Tensor:
+    """(2, d) gradients of norms 1 and ``ratio`` at ``angle`` radians."""
+    G = torch.zeros(2, dimension, dtype=torch.float64)
+    G[0, 0] = 1.0
+    G[1, 0], G[1, 1] = ratio * np.cos(angle), ratio * np.sin(angle)
+    return G
+
+
+def diffusion_ratio(
+    ratio: float,
+    angle: float,
+    task_weights: ArrayLike = (0.5, 0.5),
+    *,
+    rho: float = 0.5,
+    nu: float = 0.2,
+    kappa: float = 1.0,
+    correlation: float = 0.0,
+) -> float:
+    """tr JΣJᵀ / tr Σ_LS for two tasks in the plane with isotropic noise of equal variance.
+
+    Example:
+        >>> [round(diffusion_ratio(1.0, np.deg2rad(phi)), 2) for phi in (120, 150)]
+        [0.63, 0.54]
+    """
+    w = torch.as_tensor(np.asarray(task_weights), dtype=torch.float64)
+    noise = AdditiveNoise.correlated([1.0, 1.0], correlation=correlation, dimension=2)
+    at = linearize(pair(ratio, angle), w, rho=rho, kappa=kappa, nu=nu)
+    return float(at.diffusion(noise).trace() / noise.joint_covariance(w).trace())
+
+
+def restoration_threshold(
+    ratio: float, angle: float, task_weights: ArrayLike = (0.5, 0.5), *, rho: float = 0.5, nu: float = 0.2,
+    correlation: float = 0.0,
+) -> float:  # fmt: skip
+    """κ*; below 1 CAME-Grad diffuses more than linear scalarization even without enhancement.
+
+    Example:
+        >>> round(restoration_threshold(1.0, np.deg2rad(120)), 2)
+        1.26
+    """
+    return float(diffusion_ratio(ratio, angle, task_weights, rho=rho, nu=nu, correlation=correlation) ** -0.5)
+
+
+def threshold_map(
+    ratios: Sequence[float], angles: Sequence[float], task_weights: ArrayLike = (0.5, 0.5), *, rho: float = 0.5,
+    nu: float = 0.2, correlation: float = 0.0,
+) -> Array:  # fmt: skip
+    """κ* over norm ratios and angles [radians], (len(ratios), len(angles)); NaN where F has no derivative."""
+    out = np.full((len(ratios), len(angles)), np.nan)
+    for i, ratio in enumerate(ratios):
+        for j, angle in enumerate(angles):
+            try:
+                out[i, j] = restoration_threshold(ratio, angle, task_weights, rho=rho, nu=nu, correlation=correlation)
+            except ValueError:
+                continue
+    return out
+
+
+def breakdown(
+    ratio: float, angle: float, scales: Sequence[float], *, samples: int = 20_000, seed: int = 0
+) -> tuple[Array, Array, float]:
+    """Where the delta method breaks: measured tr Cov F(g + ε)/scale² and its standard error, and the prediction.
+
+    Args:
+        ratio, angle: of the pair of gradients.
+        scales: standard deviations of one component of the noise, relative to ‖g_1‖ = 1.
+        samples: of the noise at each scale.
+        seed: of the noise.
+    """
+    G, w = pair(ratio, angle), torch.tensor([0.5, 0.5]).double()
+    noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
+    predicted = float(linearize(G, w, kappa=1.0).diffusion(noise).trace())
+    measured = [_trace(G, w, noise, scale, samples, seed, {"kappa": 1.0}) for scale in scales]
+    return np.array([m for m, _ in measured]), np.array([e for _, e in measured]), predicted
+
+
+def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """The Jacobian by three routes, the diffusion by Monte Carlo, theory.md's two ratios, and controls."""
+    derive()
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name, tasks in (("a", 2), ("b", 5)):
+        error, branches = _finite_differences(rng, tasks)
+        rows.append(
+            Check(f"T4.{name}", f"Jacobian of F against central differences, K = {tasks}", 0, error, error, 1e-6,
+                  "relative", f"60 random problems, supports of {sorted(branches)} tasks")
+        )  # fmt: skip
+    automatic = _automatic(rng)
+    rows.append(Check("T4.c", "Jacobian of F against autograd of the closed form, K = 2", 0, automatic, automatic,
+                      1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
+    for name, phi, expected in (("d", 120.0, 0.63), ("e", 150.0, 0.54)):
+        G, w = pair(1.0, np.deg2rad(phi)), torch.tensor([0.5, 0.5]).double()
+        noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
+        measured, error = _trace(G, w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
+        total = float(noise.joint_covariance(w).trace())
+        predicted = diffusion_ratio(1.0, np.deg2rad(phi))
+        rows.append(
+            Check(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (theory.md: {expected})", predicted,
+                  measured / total, abs(predicted - measured / total) / (error / total), STANDARD_ERRORS, "SE",
+                  f"{4 * paths} updates F(g + ε), noise 1e-3")
+        )  # fmt: skip
+    at = restoration_threshold(1.0, np.deg2rad(120))
+    restored = diffusion_ratio(1.0, np.deg2rad(120), kappa=at)
+    rows.append(Check("T4.f", "at κ* the diffusion is that of LS", 1.0, restored, abs(restored - 1), 1e-12,
+                      "absolute", "delta method"))  # fmt: skip
+    ratio, degrees, share = UNRESTORED
+    G, w = pair(ratio, np.deg2rad(degrees)), torch.tensor([share, 1 - share]).double()
+    noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
+    total = float(noise.joint_covariance(w).trace())
+    predicted = diffusion_ratio(ratio, np.deg2rad(degrees), w, kappa=1.5)
+    measured, error = _trace(G, w, noise, 1e-4, 4 * paths, seed, {"kappa": 1.5})
+    route = f"{4 * paths} updates F(g + ε), noise 1e-4, independent"
+    rows.append(Check("T4.g", "κ = 1.5 can leave diffusion below LS: b/a = 0.32, φ = 174.2°, ω = (0.211, 0.789)", predicted,
+                      measured / total, abs(predicted - measured / total) / (error / total), STANDARD_ERRORS, "SE",
+                      route))  # fmt: skip
+    rows.append(Check("T4.i", "κ = 1.5 restores diffusion there too: ratio ≥ 1", 1.0, measured / total,
+                      max(0.0, (1 - measured / total) / (error / total)), STANDARD_ERRORS, "SE", route,
+                      control=True))  # fmt: skip
+    G, w = pair(1.0, np.deg2rad(120)), torch.tensor([0.5, 0.5]).double()
+    noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
+    measured, error = _trace(G, w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
+    wrong = float(noise.joint_covariance(w).trace())
+    rows.append(Check("T4.h", "CAME-Grad at κ = 1 diffuses like LS", wrong, measured, abs(wrong - measured) / error,
+                      STANDARD_ERRORS, "SE", f"{4 * paths} updates F(g + ε)", control=True))  # fmt: skip
+    return rows
+
+
+def _finite_differences(rng: np.random.Generator, tasks: int) -> tuple[float, set[int]]:
+    worst, branches, tried = 0.0, set(), 0
+    while tried < 60:
+        G = torch.from_numpy(rng.normal(size=(tasks, 6)) * np.exp(rng.uniform(-0.7, 0.7, size=(tasks, 1))))
+        w = torch.from_numpy(rng.uniform(0.3, 2, tasks))
+        at = linearize(G, w)
+        if at.margin < 1e-3:
+            continue
+        tried += 1
+        branches.add(int(at.support.sum()))
+        direction = torch.from_numpy(rng.normal(size=G.shape))
+        h = 1e-5
+        numeric = (came_grad(G + h * direction, w).update - came_grad(G - h * direction, w).update) / (2 * h)
+        exact = torch.einsum("aib,ib->a", at.jacobian, direction)
+        worst = max(worst, float((numeric - exact).norm() / exact.norm()))
+    return worst, branches
+
+
+def _automatic(rng: np.random.Generator) -> float:
+    worst = 0.0
+    for _ in range(40):
+        G = torch.from_numpy(rng.normal(size=(2, 4)) * np.exp(rng.uniform(-0.7, 0.7, size=(2, 1))))
+        w = torch.from_numpy(rng.uniform(0.3, 2, 2))
+        at = linearize(G, w)
+        if at.margin < 1e-6:
+            continue
+        automatic = torch.autograd.functional.jacobian(lambda x, w=w: _closed_form(x, w), G)
+        worst = max(worst, float((automatic - at.jacobian).norm() / at.jacobian.norm()))
+    return worst
+
+
+def _closed_form(
+    G: torch.Tensor, w: torch.Tensor, rho: float = 0.5, kappa: float = 1.5, nu: float = 0.2
+) -> torch.Tensor:
+    """CAME-Grad for K = 2 from the closed form of α, written for autograd and nothing else."""
+    first, second = G
+    mu, delta, joint = (first + second) / 2, first - second, w @ G
+    r, A, B, C, q = rho * mu.norm(), delta @ delta, second @ delta, second @ second, delta @ mu
+    slack = r**2 * A - q**2
+    m = torch.sqrt((C - B**2 / A) / A)
+    alpha = torch.clamp(-q * m / slack.sqrt() - B / A, 0, 1) if slack > 0 else (q < 0).double()
+    combined = alpha * first + (1 - alpha) * second
+    u = mu + r * combined / combined.norm()
+    return kappa * ((1 - nu) * joint.norm() * u / u.norm() + nu * joint)
+
+
+def _trace(
+    G: torch.Tensor, w: torch.Tensor, noise: AdditiveNoise, scale: float, samples: int, seed: int,
+    options: dict[str, float],
+) -> tuple[float, float]:  # fmt: skip
+    """tr Cov F(g + scale·ε)/scale² and its standard error."""
+    epsilon = noise.sample(torch.arange(samples), 0, seed=seed)
+    update = came_grad(G + scale * epsilon, w, **options).update / scale  # type: ignore[arg-type]
+    squared = (update - update.mean(0)).square().sum(-1)
+    return float(squared.mean() * samples / (samples - 1)), float(squared.std() / samples**0.5)
+
+
+__all__ = ["Sensitivity", "breakdown", "check", "derive", "diffusion_ratio", "restoration_threshold", "threshold_map"]

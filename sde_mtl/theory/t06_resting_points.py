@@ -1,0 +1,171 @@
+r"""T6, where CAME-Grad comes to rest (new): at the minimizer of the *mean* loss, or of the weighted one, by ν alone.
+
+With c_ρ = √(1−ρ²), and û = u*/‖u*‖, F = κ[(1−ν)‖g_J‖û + νg_J]:
+
+(i)  ν < c_ρ/(1+c_ρ) (0.4641 at ρ = ½): F descends the mean loss wherever μ ≠ 0 and g_J ≠ 0, for ∠(u*, μ) ≤ arcsin ρ:
+
+     .. math:: μ^⊤F ≥ κ‖g_J‖‖μ‖\,[(1-ν)c_ρ - ν] > 0 .
+
+(ii) ν > ½: F descends the weighted loss, g_JᵀF ≥ κ(2ν−1)‖g_J‖² > 0.
+
+So below the first boundary the iterates settle where μ = 0 whatever ω is, and above ½ where g_J = 0; the task weights
+matter in the second regime only. In the first, F does not vanish at the resting point, where its direction jumps: with
+a constant step the iterates chatter around it with amplitude ∝ ηκ‖g_J‖, a sliding mode; with a decaying step they
+converge. Between the two boundaries neither descent is guaranteed.
+
+What it does not say: nonconvex losses, nor noise. The control is linear scalarization with equal weights, which
+settles at the mean's minimizer too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import NDArray
+
+from optimizers import came_grad, came_grad_coefficients, gramian
+from sde_mtl.problems import Quadratic
+from sde_mtl.theory.check import Check, require
+
+Array = NDArray[np.float64]
+WEIGHTS = (1.0, 4.0)
+KAPPA = 1.5
+
+
+def derive() -> dict[str, sympy.Expr]:
+    """Both lower bounds and the ν at which they become positive.
+
+    Returns:
+        "mean" and "weighted", the boundaries in ν.
+
+    Raises:
+        DerivationError: if a bound does not follow.
+
+    Example:
+        >>> derive()["weighted"]
+        1/2
+        >>> round(float(derive()["mean"].subs("rho", 0.5)), 4)
+        0.4641
+    """
+    nu, rho = sympy.symbols("nu rho", positive=True)
+    c = sympy.sqrt(1 - rho**2)
+    cosine, other = sympy.symbols("cosine other", real=True)
+    # cosine = cos(u*, μ) ≥ c_ρ, other = cos(g_J, μ) ≥ −1; all over κ‖g_J‖‖μ‖.
+    towards_mean = (1 - nu) * cosine + nu * other
+    require(sympy.diff(towards_mean, cosine) == 1 - nu, "T6, monotone in cos(u*, μ)")
+    require(sympy.diff(towards_mean, other) == nu, "T6, monotone in cos(g_J, μ)")
+    least = towards_mean.subs({cosine: c, other: -1})
+    mean = sympy.solve(least, nu)[0]
+    require(sympy.simplify(mean - c / (1 + c)) == 0, "T6, boundary of the mean regime")
+    # over κ‖g_J‖²: (1−ν)cos(u*, g_J) + ν with the cosine ≥ −1.
+    weighted = sympy.solve(-(1 - nu) + nu, nu)[0]
+    return {"mean": mean, "weighted": weighted}
+
+
+def boundaries(rho: float) -> tuple[float, float]:
+    """ν below which the mean loss, and above which the weighted loss descends.
+
+    Example:
+        >>> [round(b, 4) for b in boundaries(0.5)]
+        [0.4641, 0.5]
+    """
+    c = (1 - rho**2) ** 0.5
+    return c / (1 + c), 0.5
+
+
+def example() -> Quadratic:
+    """theory.md's pair: A_1 = diag(1, 3), A_2 = diag(2, 0.7), c_1 = (1, 0), c_2 = (−1, ½)."""
+    return Quadratic([[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 0.7]]], [[1.0, 0.0], [-1.0, 0.5]])
+
+
+def rest(
+    nus: Sequence[float], *, rho: float = 0.5, steps: int = 6000, learning_rate: float = 0.05, decay: float = 50.0
+) -> Array:
+    """End points for many ν at once, (len(nus), 2); with 1,500 constant steps, then decaying ones.
+
+    Aggregates are linear in ν, F_ν = (1−ν)F_0 + νF_1, so that one solve serves the whole batch.
+    """
+    problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
+    share = torch.tensor(nus, dtype=torch.float64)[:, None]
+    theta = torch.full((len(nus), 2), 2.0, dtype=torch.float64)
+    for t in range(steps):
+        G = problem.gradients(theta)
+        M = gramian(G)
+        direct = came_grad_coefficients(M, w, rho=rho, kappa=KAPPA, nu=0.0)
+        coefficients = (1 - share) * direct + share * KAPPA * w
+        theta = theta - learning_rate / (1 + max(0, t - 1500) / decay) * torch.einsum("nk,nkd->nd", coefficients, G)
+    return theta.numpy()
+
+
+def chatter(learning_rates: Sequence[float], *, nu: float = 0.2, steps: int = 1500) -> Array:
+    """Root mean square distance from the mean's minimizer over the last third, at constant steps."""
+    problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
+    centre = problem.minimizer([0.5, 0.5])
+    eta = torch.tensor(learning_rates, dtype=torch.float64)[:, None]
+    theta = (centre + 0.1).expand(len(learning_rates), 2).clone()
+    squared = torch.zeros(len(learning_rates), dtype=torch.float64)
+    for t in range(steps):
+        G = problem.gradients(theta)
+        theta = theta - eta * torch.einsum("nk,nkd->nd", came_grad_coefficients(gramian(G), w, kappa=KAPPA, nu=nu), G)
+        if t >= 2 * steps // 3:
+            squared += (theta - centre).square().sum(-1)
+    return (squared / (steps - 2 * steps // 3)).sqrt().numpy()
+
+
+def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """Both descent regimes on random gradients, the resting points of theory.md, chatter, and controls."""
+    derive()
+    rng = np.random.default_rng(seed)
+    G = torch.from_numpy(rng.normal(size=(20_000, 3, 4)) * np.exp(rng.uniform(-2, 2, size=(20_000, 3, 1))))
+    w = torch.from_numpy(rng.uniform(0.1, 5, size=(20_000, 3)))
+    rho = 0.5
+    low, _ = boundaries(rho)
+
+    def least(nu: float, towards: str) -> float:
+        result = came_grad(G, w, rho=rho, nu=nu)
+        target = result.mean if towards == "mean" else result.joint
+        size = target.norm(dim=-1) * result.joint.norm(dim=-1) * 1.5
+        return float(((target * result.update).sum(-1) / size).min())
+
+    problem = example()
+    mean_rest, weighted_rest = problem.minimizer([1.0, 1.0]).numpy(), problem.minimizer(WEIGHTS).numpy()
+    nus = (0.0, 0.2, 0.45, 0.49, 0.51, 0.6, 0.9)
+    rests = rest(nus)
+    below, above = rests[:4], rests[4:]
+    off_mean = float(np.abs(below - mean_rest).max())
+    off_weighted = float(np.abs(above - weighted_rest).max())
+    etas = [0.0005, 0.001, 0.002, 0.004]
+    amplitude = chatter(etas)
+    slope, error = _slope(np.log(np.array(etas)), np.log(amplitude))
+    quiet = chatter([0.002], nu=0.6)[0]
+    bound = (1 - (low - 0.05)) * (1 - rho**2) ** 0.5 - (low - 0.05)
+    descent, weighted = least(low - 0.05, "mean"), least(0.55, "weighted")
+    return [
+        Check("T6.a", "ν = 0.414: cos-scaled μᵀF ≥ (1−ν)c_ρ − ν", bound, descent, max(0.0, bound - descent), 1e-9,
+              "absolute", "20,000 random triples, least"),
+        Check("T6.b", "ν = 0.55: g_JᵀF/(κ‖g_J‖²) ≥ 2ν − 1", 0.1, weighted, max(0.0, 0.1 - weighted), 1e-9,
+              "absolute", "20,000 random triples, least"),
+        Check("T6.c", "ν ≤ 0.49 rests at the mean's minimizer (−1/3, 0.0946)", float(mean_rest[0]),
+              float(below[np.abs(below - mean_rest).max(1).argmax(), 0]), off_mean, 5e-3, "absolute",
+              "noiseless training, decaying step, ν = 0, 0.2, 0.45, 0.49"),
+        Check("T6.d", "ν ≥ 0.51 rests at the weighted minimizer (−7/9, 0.2414)", float(weighted_rest[0]),
+              float(above[np.abs(above - weighted_rest).max(1).argmax(), 0]), off_weighted, 5e-3, "absolute",
+              "noiseless training, decaying step, ν = 0.51, 0.6, 0.9"),
+        Check("T6.e", "chatter amplitude ∝ η: slope", 1.0, slope, abs(slope - 1), 3 * max(error, 0.01), "absolute",
+              f"log–log over 4 constant steps at ν = 0.2, slope ± {error:.3f}"),
+        Check("T6.f", "ν = 0.8: descent of the mean loss", 0.0, least(0.8, "mean"), max(0.0, -least(0.8, "mean")),
+              1e-9, "absolute", "20,000 random triples, least", control=True),
+        Check("T6.g", "ν = 0.2: descent of the weighted loss", 0.0, least(0.2, "weighted"),
+              max(0.0, -least(0.2, "weighted")), 1e-9, "absolute", "20,000 random triples, least", control=True),
+        Check("T6.h", "ν = 0.6 chatters around the mean's minimizer too", float(amplitude[2]), float(quiet),
+              abs(float(quiet - amplitude[2])), 0.1, "absolute", "distance at η = 0.002", control=True),
+    ]  # fmt: skip
+
+
+def _slope(x: Array, y: Array) -> tuple[float, float]:
+    """Least-squares slope and its standard error."""
+    design = np.stack([x, np.ones_like(x)], 1)
+    (slope, _), residual, *_ = np.linalg.lstsq(design, y, rcond=None)
+    spread = float(residual[0]) / max(len(x) - 2, 1) if len(residual) else 0.0
+    return float(slope), float((spread / ((x - x.mean()) ** 2).sum()) ** 0.5)
