@@ -51,6 +51,8 @@ class DemoConfig:
     image_size: int = 128
     paths: int = 10_000
     """Paths of each simulation of sde-mtl verify."""
+    statements: tuple[str, ...] = ()
+    """Statements of the theory to verify; all by default."""
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
 
@@ -67,7 +69,8 @@ def run(config: DemoConfig, console: Console) -> Path:
     dataset, note = _choose(config, console)
     results = [_train(config, dataset, optimizer, console) for optimizer in OPTIMIZERS]
     logs = [str(result.gradients) for result in results]
-    _sde_mtl("verify", "--json", str(config.out / "verify.json"), "--paths", str(config.paths))
+    chosen = ("--statements", *config.statements) if config.statements else ()
+    _sde_mtl("verify", "--json", str(config.out / "verify.json"), "--paths", str(config.paths), *chosen)
     _sde_mtl("analyze", *logs, "--out", str(config.out))
     headings, rows = _training_rows(results)
     write_json(config.out / "training.json", {"note": note, "headings": headings, "rows": rows})

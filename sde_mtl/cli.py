@@ -1,4 +1,4 @@
-"""Command line: ``sde-mtl verify``, ``simulate``, ``analyze``, ``report``."""
+"""Command line: ``sde-mtl verify``, ``claims``, ``simulate``, ``analyze``, ``report``."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from optimizers import came_grad_coefficients, linear
 from sde_mtl import figures
 from sde_mtl.analysis import PAPER_CONFLICT_RATE, LogAnalysis, analyze
 from sde_mtl.bootstrap import Interval
+from sde_mtl.claims import CLAIMS
 from sde_mtl.dynamics import Dynamics, LinearSDE, Recursion
 from sde_mtl.gradient_log import GradientLogError, read_log
 from sde_mtl.noise import AdditiveNoise
@@ -189,6 +190,25 @@ class Report:
         return 0
 
 
+@dataclass(frozen=True)
+class Claims:
+    """Print every claim of the paper and its audits with what was found here."""
+
+    json: Path | None = None
+    """Also write the rows here."""
+
+    def run(self, console: Console) -> int:
+        table = Table("source", "claim", "found here", "verdict", "shown by", title="claims", show_lines=True)
+        for claim in CLAIMS:
+            style = {"holds": "green", "fails": "bold red"}.get(claim.verdict, "yellow")
+            table.add_row(claim.source, escape(claim.claim), escape(claim.finding), f"[{style}]{claim.verdict}[/]",
+                          escape(claim.shown_by))  # fmt: skip
+        console.print(table)
+        if self.json is not None:
+            _write_json(self.json, {"claims": [claim.as_dict() for claim in CLAIMS]})
+        return 0
+
+
 def _verdict_table(rows: list[Verdict]) -> Table:
     table = Table("claim of the paper", "log", "paper", "measured here", "outcome", title="verdicts")
     for row in rows:
@@ -268,6 +288,7 @@ def _finite(value: Any) -> Any:
 
 Command = (
     Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
     | Annotated[Report, tyro.conf.subcommand("report")]

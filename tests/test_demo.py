@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TINY = ["--steps", "24", "--phantom-studies", "120", "--image-size", "32", "--frozen-batches", "8", "--batch-size", "8"]
-TINY += ["--paths", "10000", "--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", "1"]
+TINY += ["--statements", "T1", "T3", "T5", "--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", "1"]
 TINY += ["--model.decoder-width", "32", "--model.decoder-layers", "1"]
 
 

@@ -16,6 +16,8 @@ from sde_mtl.theory import (
     t07_weighted_centre,
     t08_kappa,
     t09_adaptive_fusion,
+    t10_escape,
+    t11_orders,
     t12_bias,
 )
 from sde_mtl.theory.check import Check
@@ -30,6 +32,8 @@ STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T7": t07_weighted_centre.check,
     "T8": t08_kappa.check,
     "T9": t09_adaptive_fusion.check,
+    "T10": t10_escape.check,
+    "T11": t11_orders.check,
     "T12": t12_bias.check,
 }
 

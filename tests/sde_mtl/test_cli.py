@@ -99,3 +99,21 @@ def test_analyze_and_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (out / "analysis.json").write_text("{")
     assert in_process(monkeypatch, "report", str(out)) == 2
     assert (out / "report.html").read_text() == page
+
+
+def test_claims_rest_on_statements_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """Every statement is claimed somewhere, and every command names a statement or file that exists."""
+    assert in_process(monkeypatch, "claims", "--json", str(tmp_path / "c.json")) == 0
+    assert "not testable here" in " ".join(capsys.readouterr().out.split())
+    rows = json.loads((tmp_path / "c.json").read_text())["claims"]
+    used = {statement for row in rows for statement in row["statements"]}
+    assert used == set(cli.STATEMENTS)
+    root = Path(cli.__file__).parents[1]
+    for row in rows:
+        command = row["shown_by"].split()
+        if command[0] == "pytest":
+            assert (root / command[1]).exists()
+        if "--statements" in command:
+            assert set(command[command.index("--statements") + 1 :]) == set(row["statements"])

@@ -13,8 +13,12 @@ from sde_mtl.theory import (
 )
 from sde_mtl.theory.check import DerivationError, require
 
+LONG = ("T6", "T7", "T10", "T11")
 
-@pytest.mark.parametrize("name", sorted(STATEMENTS))
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in sorted(STATEMENTS)]
+)
 def test_every_check_passes_and_every_statement_has_a_control(name: str) -> None:
     checks = STATEMENTS[name](0, 10_000)
     assert [row.id for row in checks if not row.passed] == []

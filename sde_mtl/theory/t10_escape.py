@@ -1,0 +1,155 @@
+r"""T10, escape from a well: what noise correlation and aggregators do to first-passage times.
+
+One dimension, double well V(x) = h(x² − 1)²: linear scalarization with two tasks whose weighted sum is V and additive
+noise is dX = −V'(X)dt + √(2D)dW with D = (η/2)Σ_LS. The mean first-passage time from the bottom a = −1 to the top
+b = 0 is the exact double integral
+
+.. math:: T = \frac1D\int_a^b e^{V(y)/D}\int_{-∞}^y e^{-V(z)/D}\,dz\,dy,
+
+and Kramers' asymptotics for small D, to the top (half of all arrivals go on), is T ≈ π e^{ΔV/D}/√(V''(a)|V''(b)|). Both
+diverge as D → 0, that is, as the noise correlation goes to −1 at ω = (1, 1) and equal variances.
+
+What it does not say: that escape from a well is good; nor anything about CAME-Grad, which in one dimension has no
+direction to choose. In two dimensions its escape is compared at matched ηκ (T8).
+"""
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import NDArray
+from scipy.integrate import quad
+
+from sde_mtl.noise import AdditiveNoise
+from sde_mtl.theory.check import Check, require
+
+Array = NDArray[np.float64]
+STANDARD_ERRORS = 5.0
+
+
+def derive() -> dict[str, sympy.Expr]:
+    """The backward equation D T'' − V'T' = −1 of the double integral, and Kramers' curvatures.
+
+    Returns:
+        "bottom" and "top", V'' at −1 and 0 for height h.
+
+    Raises:
+        DerivationError: if the integral does not solve the equation.
+
+    Example:
+        >>> derive()
+        {'bottom': 8*h, 'top': -4*h}
+    """
+    x, D, h = sympy.symbols("x D h", positive=True)
+    V = sympy.Function("V")
+    inner = sympy.Function("inner")  # ∫_{−∞}^x e^{−V/D}
+    slope = -sympy.exp(V(x) / D) * inner(x) / D
+    equation = D * sympy.diff(slope, x) - sympy.diff(V(x), x) * slope
+    equation = equation.subs(sympy.diff(inner(x), x), sympy.exp(-V(x) / D))
+    require(sympy.simplify(equation + 1) == 0, "T10, backward equation")
+    well = h * (x**2 - 1) ** 2
+    return {"bottom": sympy.diff(well, x, 2).subs(x, -1), "top": sympy.diff(well, x, 2).subs(x, 0)}
+
+
+def diffusivity(learning_rate: float, correlation: float, variance: float = 1.0) -> float:
+    """D = (η/2)Σ_LS for ω = (1, 1) and two tasks with equal noise variance.
+
+    Example:
+        >>> diffusivity(0.1, -1.0)
+        0.0
+    """
+    return learning_rate / 2 * variance * 2 * (1 + correlation)
+
+
+def mean_passage_time(height: float, D: float, *, start: float = -1.0, target: float = 0.0) -> float:
+    """The exact double integral by adaptive quadrature.
+
+    Raises:
+        ValueError: for D ≤ 0, where nothing escapes.
+
+    Example:
+        >>> round(mean_passage_time(1.0, 1.0), 3)
+        0.935
+    """
+    if D <= 0:
+        raise ValueError(f"D = {D} must be > 0: without diffusion nothing escapes")
+
+    def V(x: float) -> float:
+        return height * (x * x - 1) ** 2
+
+    def inner(y: float) -> float:
+        return float(
+            quad(lambda z: np.exp((V(y) - V(z)) / D), -6.0, y, limit=200, points=[-1.0] if y > -1 else None)[0]
+        )
+
+    return float(quad(inner, start, target, limit=200)[0]) / D
+
+
+def kramers(height: float, D: float) -> float:
+    """Kramers' time to the top, π e^{h/D}/√(8h·4h)."""
+    return float(np.pi * np.exp(height / D) / np.sqrt(32) / height)
+
+
+def passage_times(
+    height: float, D: float, *, time_step: float, paths: int, seed: int, limit: float
+) -> tuple[Array, int]:
+    """Simulated first-passage times from −1 to 0, with the Brownian-bridge correction for crossings between steps.
+
+    Args:
+        height, D: of well and noise.
+        time_step: of Euler–Maruyama.
+        paths, seed: of the noise.
+        limit: time after which a path counts as still inside.
+
+    Returns:
+        times of those that arrived, and how many did not.
+    """
+    noise = AdditiveNoise.correlated([1.0])
+    uniform = torch.Generator().manual_seed(seed)
+    numbers = torch.arange(paths)
+    x = torch.full((paths,), -1.0, dtype=torch.float64)
+    times = torch.full((paths,), torch.nan, dtype=torch.float64)
+    for step in range(int(limit / time_step)):
+        open_ = times.isnan()
+        if not open_.any():
+            break
+        live = numbers[open_]
+        here = x[open_]
+        drift = -4 * height * here * (here**2 - 1)
+        there = here + time_step * drift + (2 * D * time_step) ** 0.5 * noise.sample(live, step, seed=seed)[:, 0, 0]
+        crossed = torch.exp(-here * there / (D * time_step))  # P(bridge reaches 0) for two points below it
+        arrived = (there >= 0) | (torch.rand(len(live), generator=uniform, dtype=torch.float64) < crossed)
+        x[open_] = there
+        times[live[arrived]] = (step + 0.5) * time_step
+    return times[~times.isnan()].numpy(), int(times.isnan().sum())
+
+
+def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """Integral against simulation, Kramers' limit, divergence at correlation −1, and a control."""
+    derive()
+    height = 0.25
+    n = max(1000, paths // 2)
+    rows = []
+    for name, D in (("a", 0.15), ("b", 0.1)):
+        exact = mean_passage_time(height, D)
+        times, late = passage_times(height, D, time_step=0.02, paths=n, seed=seed, limit=40 * exact)
+        error = times.std(ddof=1) / len(times) ** 0.5
+        rows.append(
+            Check(f"T10.{name}", f"mean first passage to the top, h = 0.25, D = {D}", exact, float(times.mean()),
+                  float(abs(times.mean() - exact) / error) if late == 0 else float("nan"), STANDARD_ERRORS, "SE",
+                  f"{n} paths, Euler–Maruyama dt = 0.02 with bridge correction, {late} still inside")
+        )  # fmt: skip
+    ratios = [kramers(1.0, D) / mean_passage_time(1.0, D) for D in (0.1, 0.05, 0.025)]
+    errors = np.abs(np.array(ratios) - 1)
+    order = float(np.log2(errors[1] / errors[2]))
+    rows.append(Check("T10.c", "Kramers' relative error vanishes like D: order", 1.0, order, abs(order - 1), 0.15,
+                      "absolute", "double integral at D = 0.05 and 0.025, h = 1"))  # fmt: skip
+    near, nearer = (np.log(mean_passage_time(height, diffusivity(0.1, c))) * diffusivity(0.1, c) for c in (-0.9, -0.95))
+    rows.append(Check("T10.d", "D log T → ΔV as the correlation → −1", height, float(nearer),
+                      max(0.0, float(abs(nearer - height) / abs(near - height)) - 1), 0.0, "absolute",
+                      f"double integral; {float(near):.4f} at −0.9, {float(nearer):.4f} at −0.95"))  # fmt: skip
+    times, _ = passage_times(height, 0.1, time_step=0.02, paths=n, seed=seed, limit=40 * exact)
+    wrong = mean_passage_time(height, 0.1 * 1.2)
+    rows.append(Check("T10.e", "the passage time of 1.2 times the diffusivity", wrong, float(times.mean()),
+                      float(abs(times.mean() - wrong) / (times.std() / len(times) ** 0.5)), STANDARD_ERRORS, "SE",
+                      f"{n} paths", control=True))  # fmt: skip
+    return rows
