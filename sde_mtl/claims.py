@@ -60,14 +60,14 @@ CLAIMS: tuple[Claim, ...] = (
           "iff f(α*) ≥ 0; for K = 2 iff min cos(μ, g_i) ≥ −ρ; counterexample d = 1, g = (1, −10)", "fails",
           _verify("T5"), ("T5",)),
     Claim("paper", "energy injection restores diffusion",
-          "by the delta method iff κ ≥ κ*; at κ = 1 the direction removes diffusion (ratio 0.63 at 120°); κ = 1.5 is too "
-          "small at b/a = 0.32, φ = 174.2°, ω_1 = 0.211", "holds if", _verify("T4"), ("T4",)),
+          "by the delta method iff κ ≥ κ*; at κ = 1 the direction removes diffusion (ratio 0.63 at 120°); κ = 1.5 is "
+          "too small at b/a = 0.32, φ = 174.2°, ω_1 = 0.211", "holds if", _verify("T4"), ("T4",)),
     Claim("paper", "+2.3 % clinical average on MIMIC-CXR, +1.9 % on IU X-Ray over eight backbones",
           "needs the real images and the eight backbones", "not testable here", "python -m rrg.train --help"),
     Claim("audit", "validity is \"falsified as an unconditional guarantee\"",
           "confirmed, with the exact condition", "holds", _verify("T5"), ("T5",)),
     Claim("audit", "fusion can undo validity",
-          "confirmed: products (5.7389, −0.2426); the largest harmless ν has a closed form (fusion=\"adaptive\")", "holds",
+          "confirmed: products (5.7389, −0.2426); the largest harmless ν has a closed form", "holds",
           _verify("T5", "T9"), ("T5", "T9")),
     Claim("audit", "\"equation 10 is undefined\" where g_α = 0",
           "the limit is the projection of μ onto {u : g_iᵀu ≥ 0}; implemented and checked against cvxpy", "holds",
