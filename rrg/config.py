@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from optimizers.came_grad import check_options
 from rrg.model import ModelConfig
 from rrg.tasks import TASKS
 
@@ -84,6 +86,11 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
+        check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
+        for name in ("epochs", "lr", "weight_decay", "clip_norm", "task_weights"):
+            value = getattr(self, name)
+            if not all(math.isfinite(x) for x in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"{name} must be finite, got {value}")
         _positive(self, "epochs", "lr", "batch_size", "log_every", "checkpoint_every", "num_beams")
         _positive(self, "projection_dim", "phantom_studies", "image_size")
         _non_negative(self, "weight_decay", "clip_norm", "frozen_batches", "seed")
@@ -98,8 +105,10 @@ class TrainConfig:
         if self.frozen_batches == 1:
             raise ValueError("frozen_batches must be 0 or >= 2: one micro-batch has no covariance")
         for at in self.frozen_at:
-            if at < 0 or (at >= 1 and at != int(at)):
+            if not at >= 0 or (at >= 1 and not float(at).is_integer()):
                 raise ValueError(f"frozen_at takes shares in [0, 1) or whole steps >= 1, got {at}")
+        if self.steps is not None:
+            self.frozen_steps(self.steps)
         if min(self.task_weights) < 0 or max(self.task_weights) <= 0:
             raise ValueError(f"task_weights of {TASKS} must be >= 0 and not all zero, got {self.task_weights}")
         if self.reports is not None and self.dataset != "openi":

@@ -130,9 +130,7 @@ def _train(
             console.print(f"{optimizer}: already trained, remove {folder} to repeat", style="dim")
             return TrainResult(folder, folder / "gradients", result, result["seconds"])
         raise ValueError(f"{folder} holds a run with other options; remove it or choose another --out")
-    interrupted = any((folder / "checkpoints").glob("step-*[0-9]"))
-    if not interrupted and folder.exists():
-        raise ValueError(f"{folder} holds a run that was stopped before its first checkpoint; remove it")
+    interrupted = (folder / "config.json").exists()
     return train(dataclasses.replace(options, resume=interrupted), console=console)
 
 

@@ -5,6 +5,7 @@ python -m rrg.evaluate --run out/train --split test --num-beams 3
 
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,7 @@ def evaluate(
     Returns:
         scores with the settings that made them, and samples with id, reference and generated text.
     """
+    begun = time.perf_counter()
     studies = corpus.split(split)
     dataset = ReportDataset(studies, tokenizer, image_size=image_size, max_length=model.max_length)
     device = next(model.parameters()).device
@@ -98,6 +100,8 @@ def evaluate(
         "split": split,
         "studies": {name: len(corpus.split(name)) for name in ("train", "val", "test")},
         "decoding": {"num_beams": num_beams, "max_length": model.max_length},
+        "references": f"the first {model.max_length - 2} tokens",
+        "seconds": time.perf_counter() - begun,
         "labeller": "rule-based, rrg.data.labels, on both texts",
         "distinct_reports": len(set(generated)),
         "bleu": bleu(references, generated),

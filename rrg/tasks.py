@@ -41,7 +41,7 @@ def condition_loss(condition_logits: Tensor, labels: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> condition_loss(torch.zeros(2, 14, 4), torch.zeros(2, 14, dtype=torch.int64)).exp()
-        tensor(4.)
+        tensor(4.0000)
     """
     return F.cross_entropy(condition_logits.flatten(0, 1), labels.flatten())
 

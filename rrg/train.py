@@ -60,6 +60,8 @@ class TrainResult:
 def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult:
     """Train, checkpoint, log and evaluate as configured.
 
+    Sets torch's global random state from ``config.seed``.
+
     Args:
         config: options of the run.
         console: shows progress if given.
@@ -108,6 +110,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
             left = checkpoint.steps(config.out / "checkpoints")
             last = f"the last checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
             raise TrainingError(f"step {step}: {error} ({last})") from error
+    run.close()
     trained = time.perf_counter() - begun
 
     result: dict[str, Any] = {
@@ -220,14 +223,22 @@ class _Run:
         write_bytes(self.config.out / "metrics.jsonl", lines.encode())
 
     def restore(self) -> int:
-        """Load the last checkpoint; the number of steps it has made."""
-        newest = checkpoint.latest(self.config.out / "checkpoints")
+        """Load the last checkpoint; the number of steps it has made, 0 if the run was stopped before its first."""
+        made = checkpoint.steps(self.config.out / "checkpoints")
+        if not made:
+            return 0
+        newest = made[-1]
         checkpoint.load_model(newest, self.model)
         state = checkpoint.load_state(newest)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         self.records = state["records"]
         return int(newest.name.split("-")[1])
+
+    def close(self) -> None:
+        """Close the TensorBoard file, if there is one."""
+        if self.writer is not None:
+            self.writer.close()
 
     def optimizer_meta(self) -> dict[str, Any]:
         """Name and options of the aggregator."""

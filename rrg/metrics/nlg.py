@@ -17,7 +17,7 @@ def bleu(references: Sequence[str], hypotheses: Sequence[str], order: int = 4) -
 
     with r and c the total lengths of references and hypotheses (Papineni et al. 2002). An order without a
     match counts ``(0 + 1e-15) / (count + 1e-9)``, the convention of the COCO caption scorer, so that BLEU is 0 to
-    every printed digit instead of undefined.
+    every printed digit instead of undefined. Hypotheses without a word score 0.
 
     Args:
         references: one text a report; tokens are separated by white space.
@@ -47,9 +47,9 @@ def bleu(references: Sequence[str], hypotheses: Sequence[str], order: int = 4) -
             found = _ngrams(produced, n)
             matches[n - 1] += (found & _ngrams(expected, n)).total()
             counts[n - 1] += found.total()
-    brevity = 1.0
-    if hypothesis_length < reference_length:
-        brevity = math.exp(1 - reference_length / max(hypothesis_length, TINY)) if hypothesis_length else 0.0
+    if hypothesis_length == 0:
+        return [0.0] * order
+    brevity = math.exp(min(0.0, 1 - reference_length / hypothesis_length))
     scores = []
     log_product = 0.0
     for n in range(order):

@@ -68,7 +68,7 @@ def mean_passage_time(height: float, D: float, *, start: float = -1.0, target: f
 
     Example:
         >>> round(mean_passage_time(1.0, 1.0), 3)
-        0.935
+        1.436
     """
     if D <= 0:
         raise ValueError(f"D = {D} must be > 0: without diffusion nothing escapes")

@@ -60,6 +60,7 @@ def test_rouge_is_its_definition(pairs: list[tuple[str, str]]) -> None:
 def test_perfect_and_empty_reports() -> None:
     assert bleu(["a b c d e"], ["a b c d e"]) == pytest.approx([1.0] * 4)
     assert bleu(["a b"], [""]) == [0.0] * 4
+    assert bleu([""], [""]) == [0.0] * 4
     assert rouge_l(["a b"], [""]) == 0
     with pytest.raises(ValueError, match="1 references and 0 hypotheses"):
         bleu(["a"], [])

@@ -43,7 +43,25 @@ def test_cached_greedy_search_is_the_argmax_loop() -> None:
         ids = torch.cat([ids, torch.where(ended, 0, following)[:, None]], 1)
     generated = model.generate(image)
     assert torch.equal(generated, ids[:, : generated.shape[1]])
-    assert model.generate(image, num_beams=3).shape[0] == 3
+
+
+def test_beam_search_finds_reports_at_least_as_likely_as_greedy_search() -> None:
+    """Total log-probability over complete reports; wide beams are never worse than the greedy path here."""
+    torch.manual_seed(4)
+    model = tiny(vocabulary=8).eval()
+    model.decoder.lm_head.weight.data.mul_(2)
+    images = torch.randn(16, 1, 32, 32)
+
+    def log_probability(ids: torch.Tensor) -> torch.Tensor:
+        logits = model(images, ids).report_logits[:, :-1].log_softmax(-1)
+        chosen = logits.gather(-1, ids[:, 1:, None])[..., 0]
+        ended = (ids[:, :-1] == EOS).cumsum(1) > 0
+        return chosen.masked_fill(ended, 0).sum(1)
+
+    greedy = log_probability(model.generate(images))
+    beams = log_probability(model.generate(images, num_beams=16, length_penalty=0.0))
+    assert (beams >= greedy - 1e-4).all()
+    assert (beams > greedy + 1e-3).any()
 
 
 def test_losses_ignore_padding() -> None:

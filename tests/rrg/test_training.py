@@ -97,6 +97,27 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "parts/metrics.jsonl").read_text()
 
 
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(tmp_path / "whole"))
+    step = training._Run.step
+
+    def interrupted(run: training._Run, number: int) -> list[float]:
+        if number == 2:
+            raise KeyboardInterrupt
+        return step(run, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(tmp_path / "parts"))
+    assert not checkpoint.steps(tmp_path / "parts/checkpoints")
+    train(tiny(tmp_path / "parts", resume=True))
+    assert same_weights(tmp_path / "whole", tmp_path / "parts")
+    assert read_log(tmp_path / "parts/gradients").steps.tolist() == list(range(6))
+
+
 def test_seeds_and_optimizers_make_different_runs(tmp_path: Path) -> None:
     """Negative control of the equality above."""
     train(tiny(tmp_path / "a", log_gradients=False))
@@ -171,6 +192,12 @@ def test_a_run_is_never_overwritten_or_resumed_as_another(tmp_path: Path) -> Non
     [
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": -1.0}, "lr must be > 0, got -1"),
+        ({"lr": float("inf")}, "lr must be finite, got inf"),
+        ({"task_weights": (1.0, float("nan"))}, "task_weights must be finite"),
+        ({"rho": 2.0}, "rho = 2.0"),
+        ({"optimizer": "linear", "kappa": 0.5}, "kappa = 0.5"),
+        ({"frozen_at": (50.0,)}, "beyond the last of 6 steps"),
+        ({"frozen_at": (float("nan"),)}, "frozen_at takes"),
         ({"limit": 3}, "limit must be >= 10"),
         ({"frozen_batches": 1}, "one micro-batch has no covariance"),
         ({"frozen_at": (1.5,)}, "frozen_at takes"),
@@ -187,8 +214,7 @@ def test_bad_options_are_refused_before_any_work(changes: dict, message: str) ->
 def test_late_errors_leave_no_folder(tmp_path: Path) -> None:
     for changes, message in (
         ({"batch_size": 1000}, "batch_size 1000 exceeds"),
-        ({"rho": 2.0}, "rho = 2.0"),
-        ({"frozen_at": (50.0,)}, "beyond the last of 6 steps"),
+        ({"steps": None, "epochs": 0.1, "frozen_at": (50.0,)}, "beyond the last of"),
     ):
         with pytest.raises(ValueError, match=message):
             train(tiny(tmp_path / "run", **changes))

@@ -1,0 +1,83 @@
+"""Finite-sum multi-task regression: minibatch noise that is neither Gaussian nor additive."""
+
+import torch
+from torch import Tensor
+
+from sde_mtl.noise import philox
+
+
+class FiniteSumRegression:
+    r"""K linear regressions on shared inputs, :math:`L_k(θ) = \frac{1}{2n}\sum_i (x_i^⊤θ - y_{ik})²`.
+
+    Training samples minibatches with replacement, so that the gradient noise is real: its covariance depends on θ and
+    its distribution on the data.
+
+    Args:
+        inputs: (n, d).
+        targets: (n, K).
+
+    Raises:
+        ValueError: for shapes that do not fit.
+
+    Example:
+        >>> problem = FiniteSumRegression(torch.eye(2), torch.tensor([[1.0], [3.0]]))
+        >>> problem.gradients(torch.zeros(2).double())
+        tensor([[-0.5000, -1.5000]], dtype=torch.float64)
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if inputs.dim() != 2 or targets.dim() != 2 or len(inputs) != len(targets):
+            raise ValueError(
+                f"inputs must be (n, d) and targets (n, K), got {tuple(inputs.shape)} and {tuple(targets.shape)}"
+            )
+        self.inputs, self.targets = inputs.double(), targets.double()
+        self.tasks, self.dimension = targets.shape[1], inputs.shape[1]
+
+    @classmethod
+    def random(
+        cls, *, samples: int, dimension: int, tasks: int, conflict: float = 1.0, seed: int = 0
+    ) -> "FiniteSumRegression":
+        """Gaussian inputs; task-specific solutions at distance ``conflict`` from a common one, unit residuals."""
+        rng = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+        inputs = normal(samples, dimension)
+        solutions = normal(dimension, 1) + conflict * normal(dimension, tasks)
+        return cls(inputs, inputs @ solutions + normal(samples, tasks))
+
+    def losses(self, theta: Tensor) -> Tensor:
+        """(..., d) → (..., K)."""
+        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
+        return 0.5 * residual.square().mean(-2)
+
+    def gradients(self, theta: Tensor) -> Tensor:
+        """(..., d) → (..., K, d), of the full data."""
+        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
+        return torch.einsum("...nk,nd->...kd", residual, self.inputs) / len(self.inputs)
+
+    def minibatch_gradients(self, theta: Tensor, paths: Tensor, step: int, *, batch_size: int, seed: int) -> Tensor:
+        """Gradients on one minibatch a path, drawn with replacement under (seed, path, step): (n, K, d).
+
+        Args:
+            theta: (n, d).
+            paths: (n,) int64 path numbers.
+            step: step number.
+            batch_size: of each minibatch.
+            seed: of the draws.
+        """
+        blocks = torch.arange(-(-batch_size // 4))[None, :]
+        zero = torch.zeros_like(blocks)
+        words = torch.stack(philox((paths[:, None], zero + step, blocks, zero + 1), seed), -1).reshape(len(paths), -1)
+        chosen = words[:, :batch_size] * len(self.inputs) >> 32
+        x, y = self.inputs[chosen], self.targets[chosen]
+        residual = torch.einsum("nbd,nd->nb", x, theta)[..., None] - y
+        return torch.einsum("nbk,nbd->nkd", residual, x) / batch_size
+
+    def noise_covariance(self, theta: Tensor, *, batch_size: int) -> Tensor:
+        """Exact covariance of the minibatch gradients at one θ, (K, d, K, d)."""
+        residual = (self.inputs @ theta)[:, None] - self.targets
+        single = torch.einsum("nk,nd->nkd", residual, self.inputs)
+        centred = single - single.mean(0)
+        return torch.einsum("nia,njb->iajb", centred, centred) / (len(single) * batch_size)
