@@ -70,7 +70,7 @@ def run(config: DemoConfig, console: Console) -> Path:
     results = [_train(config, dataset, optimizer, console) for optimizer in OPTIMIZERS]
     logs = [str(result.gradients) for result in results]
     chosen = ("--statements", *config.statements) if config.statements else ()
-    _sde_mtl("verify", "--json", str(config.out / "verify.json"), "--paths", str(config.paths), *chosen)
+    _sde_mtl("verify", "--reuse", "--json", str(config.out / "verify.json"), "--paths", str(config.paths), *chosen)
     _sde_mtl("analyze", *logs, "--out", str(config.out))
     headings, rows = _training_rows(results)
     write_json(config.out / "training.json", {"note": note, "headings": headings, "rows": rows})

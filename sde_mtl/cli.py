@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ from sde_mtl.noise import AdditiveNoise
 from sde_mtl.problems import Quadratic
 from sde_mtl.report import write_report
 from sde_mtl.simulate import recorded_steps, simulate
-from sde_mtl.theory import STATEMENTS
+from sde_mtl.theory import STATEMENTS, Check
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 from sde_mtl.verdicts import Verdict, verdicts
 
@@ -45,6 +45,8 @@ class Verify:
     seed: int = 0
     paths: int = 10_000
     """Paths of each simulation."""
+    reuse: bool = False
+    """Show the rows in --json again if they were made with the same options and hold."""
 
     def run(self, console: Console) -> int:
         unknown = set(self.statements) - STATEMENTS.keys()
@@ -52,12 +54,15 @@ class Verify:
             raise ValueError(f"unknown statements {sorted(unknown)}; there are {', '.join(STATEMENTS)}")
         if self.paths < 100:
             raise ValueError(f"paths = {self.paths} must be >= 100 for standard errors to mean anything")
-        checks = []
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("verify", total=len(self.statements))
-            for name in self.statements:
-                checks += STATEMENTS[name](self.seed, self.paths)
-                progress.advance(task)
+        checks = self._earlier()
+        if checks:
+            console.print(f"verified before, remove {self.json} to repeat", style="dim")
+        else:
+            with Progress(console=console, transient=True) as progress:
+                task = progress.add_task("verify", total=len(self.statements))
+                for name in self.statements:
+                    checks += STATEMENTS[name](self.seed, self.paths)
+                    progress.advance(task)
         table = Table(title="sde-mtl verify: claims against measurements")
         for heading in ("", "claim", "predicted", "measured", "error", "tolerance", "verdict"):
             table.add_column(heading, justify="right" if heading in ("error", "tolerance") else "left")
@@ -74,8 +79,18 @@ class Verify:
             f"must be rejected): " + (f"FAILED {', '.join(failed)}" if failed else "all as they should be")
         )
         if self.json is not None:
-            _write_json(self.json, {"seed": self.seed, "paths": self.paths, "checks": [c.as_dict() for c in checks]})
+            _write_json(self.json, {**self._options(), "checks": [check.as_dict() for check in checks]})
         return 1 if failed else 0
+
+    def _options(self) -> dict[str, Any]:
+        return {"seed": self.seed, "paths": self.paths, "statements": list(self.statements)}
+
+    def _earlier(self) -> list[Check]:
+        if not self.reuse or self.json is None or not self.json.exists():
+            return []
+        found = json.loads(self.json.read_text())
+        rows = [Check(**{f.name: row[f.name] for f in fields(Check)}) for row in found.pop("checks", [])]
+        return rows if found == self._options() and all(row.passed for row in rows) else []
 
 
 @dataclass(frozen=True)

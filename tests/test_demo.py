@@ -65,6 +65,7 @@ def test_a_second_call_trains_nothing(done: tuple[Path, str]) -> None:
     again = demo(out, "--dataset", "phantom")
     assert again.returncode == 0
     assert "already trained" in again.stdout
+    assert "verified before" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == stamps
     assert time.perf_counter() - begun < 120
 
