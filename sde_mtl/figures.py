@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sde_mtl.analysis import PAPER_CONFLICT_RATE, LogAnalysis
-from sde_mtl.simulate import Moments
+from sde_mtl.simulate import Ensemble
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
@@ -105,7 +105,7 @@ def diffusion(analyses: Sequence[LogAnalysis]) -> Figure:
         return figure
 
 
-def moments(simulated: Moments, law: OrnsteinUhlenbeck, start: Sequence[float], learning_rate: float) -> Figure:
+def moments(simulated: Ensemble, law: OrnsteinUhlenbeck, start: Sequence[float], learning_rate: float) -> Figure:
     """Mean and variances of the training loop against the SDE's and the recursion's closed forms."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")

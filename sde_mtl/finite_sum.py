@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from sde_mtl.noise import philox
+from sde_mtl.noise import normals, philox
+from sde_mtl.problems import Problem
 
 
 class FiniteSumRegression:
@@ -76,8 +77,46 @@ class FiniteSumRegression:
         return torch.einsum("nbk,nbd->nkd", residual, x) / batch_size
 
     def noise_covariance(self, theta: Tensor, *, batch_size: int) -> Tensor:
-        """Exact covariance of the minibatch gradients at one θ, (K, d, K, d)."""
-        residual = (self.inputs @ theta)[:, None] - self.targets
-        single = torch.einsum("nk,nd->nkd", residual, self.inputs)
-        centred = single - single.mean(0)
-        return torch.einsum("nia,njb->iajb", centred, centred) / (len(single) * batch_size)
+        """Exact covariance of the minibatch gradients, (..., d) → (..., K, d, K, d)."""
+        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
+        second = torch.einsum("...ni,...nj,na,nb->...iajb", residual, residual, self.inputs, self.inputs)
+        mean = self.gradients(theta)
+        product = torch.einsum("...ia,...jb->...iajb", mean, mean)
+        return (second / len(self.inputs) - product) / batch_size
+
+
+class MinibatchNoise:
+    """The gradient noise of minibatches drawn with replacement from a finite sum: neither Gaussian nor additive.
+
+    Args:
+        problem: the finite sum.
+        batch_size: ≥ 1.
+
+    Raises:
+        ValueError: for a batch size below 1.
+
+    Example:
+        >>> problem = FiniteSumRegression.random(samples=50, dimension=2, tasks=2)
+        >>> noise = MinibatchNoise(problem, batch_size=8)
+        >>> noise.observe(problem, torch.zeros(3, 2).double(), torch.arange(3), 0, seed=0).shape
+        torch.Size([3, 2, 2])
+    """
+
+    def __init__(self, problem: FiniteSumRegression, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size} must be at least 1")
+        self.problem, self.batch_size = problem, batch_size
+        self.tasks, self.dimension = problem.tasks, problem.dimension
+
+    def observe(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """Gradients on one minibatch a path, (n, K, d)."""
+        return self.problem.minibatch_gradients(theta, paths, step, batch_size=self.batch_size, seed=seed)
+
+    def gaussian(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """Gaussian noise with the minibatch covariance at each θ, (n, K, d)."""
+        size = self.tasks * self.dimension
+        covariance = self.problem.noise_covariance(theta, batch_size=self.batch_size).reshape(-1, size, size)
+        values, vectors = torch.linalg.eigh(covariance)
+        z = normals(paths, step, size, seed=seed)
+        scaled = values.clamp_min(0).sqrt() * z
+        return torch.einsum("nab,nb->na", vectors, scaled).reshape(-1, self.tasks, self.dimension)

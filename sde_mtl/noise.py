@@ -5,11 +5,14 @@ Any path can be replayed alone, in any order, in any chunk, on any device. Gener
 """
 
 import math
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from sde_mtl.problems import Problem
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -85,6 +88,21 @@ def normals(paths: Tensor, step: int, components: int, *, seed: int) -> Tensor:
     return torch.stack(pairs, -1).reshape(len(paths), -1)[:, :components]
 
 
+class GradientNoise(Protocol):
+    """How observed gradients differ from exact ones: :class:`AdditiveNoise`, ``MinibatchNoise``, or your own."""
+
+    tasks: int
+    dimension: int
+
+    def observe(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """Gradients that training sees at θ (n, d): (n, K, d) float64."""
+        ...
+
+    def gaussian(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """Gaussian noise ε of the same covariance as the gradient noise at θ (n, d): (n, K, d) float64."""
+        ...
+
+
 class AdditiveNoise:
     r"""Gaussian gradient noise ε with a constant covariance Σ over all tasks together.
 
@@ -150,6 +168,14 @@ class AdditiveNoise:
         """ε of the given paths at one step: (n, K, d) float64."""
         z = normals(paths, step, len(self.factor), seed=seed)
         return (z @ self.factor.to(z.device).T).reshape(-1, self.tasks, self.dimension)
+
+    def observe(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """Exact gradients plus ε, (n, K, d)."""
+        return problem.gradients(theta) + self.sample(paths, step, seed=seed)
+
+    def gaussian(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
+        """ε itself, wherever θ is: (n, K, d)."""
+        return self.sample(paths, step, seed=seed)
 
     def joint_covariance(self, task_weights: Tensor | ArrayLike) -> Tensor:
         r"""Covariance of the joint gradient's noise, :math:`Σ_{LS} = Σ_{ij} ω_iω_jΣ_{ij}` (theory T3).

@@ -1,9 +1,26 @@
 """Objectives whose training dynamics have known laws."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+
+class Problem(Protocol):
+    """K losses of d parameters: a :class:`Quadratic`, a landscape, a finite sum, or your own."""
+
+    tasks: int
+    dimension: int
+
+    def losses(self, theta: Tensor) -> Tensor:
+        """(..., d) float64 → (..., K)."""
+        ...
+
+    def gradients(self, theta: Tensor) -> Tensor:
+        """(..., d) float64 → (..., K, d)."""
+        ...
 
 
 class Quadratic:

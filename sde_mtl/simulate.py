@@ -1,8 +1,13 @@
-"""Run many paths at once and keep their moments, not the paths."""
+"""Run many paths at once; keep their moments, chosen paths, first passages and occupation, not every path."""
 
+import hashlib
+import os
+import time
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,15 +17,25 @@ from torch import Tensor
 from sde_mtl.dynamics import Dynamics
 
 DIVERGED = 1e12
+BLOCK = 2048
+"""Paths advanced together. Blocks are always full and begin at multiples of BLOCK, so that a path sits at the same
+place of the same batch whatever the number of paths, and comes out bitwise the same."""
+
+Region = Callable[[Tensor], Tensor]
+"""(n, d) positions to (n,) bool."""
 
 
 class DivergedWarning(UserWarning):
-    """Some paths left every bound; the moments describe the others."""
+    """Some paths left every bound; the results describe the others."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint belongs to another simulation, or is damaged."""
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of θ over paths at recorded steps, float64.
+class Ensemble:
+    """What is kept of many paths; moments are float64 over the paths that did not diverge.
 
     Attributes:
         steps: (R,) int64 recorded step numbers; 0 is the start.
@@ -29,6 +44,10 @@ class Moments:
         covariance: (R, d, d), unbiased.
         paths: paths that the moments describe.
         diverged: paths left out because a coordinate exceeded 1e12 or became NaN.
+        kept: (k, R, d) chosen paths at the recorded steps, NaN after divergence.
+        passage: (N,) int64 first step inside the target, −1 where it was not reached; None without a target. N counts
+            every path, diverged ones too.
+        occupation: (N,) share of the steps 1 … n inside the region, NaN for diverged paths; None without a region.
     """
 
     steps: Tensor
@@ -37,6 +56,9 @@ class Moments:
     covariance: Tensor
     paths: int
     diverged: int
+    kept: Tensor
+    passage: Tensor | None
+    occupation: Tensor | None
 
     def mean_error(self) -> Tensor:
         """Standard error of each mean, (R, d)."""
@@ -48,6 +70,19 @@ class Moments:
         product = variance[..., :, None] * variance[..., None, :]
         return ((self.covariance**2 + product) / (self.paths - 1)).sqrt()
 
+    def passage_rate(self) -> tuple[float, float]:
+        """Arrivals per unit of time spent outside the target, and its standard error.
+
+        The maximum-likelihood rate of exponential passage times when some paths have not arrived (censored).
+        """
+        if self.passage is None:
+            raise ValueError("simulate without target= records no first passages")
+        unit = float(self.times[-1] / self.steps[-1])
+        arrived = self.passage >= 0
+        spent = torch.where(arrived, self.passage, self.steps[-1]).sum().item() * unit
+        count = int(arrived.sum())
+        return count / spent, max(count, 1) ** 0.5 / spent
+
 
 def simulate(
     dynamics: Dynamics,
@@ -57,12 +92,17 @@ def simulate(
     paths: int = 10_000,
     seed: int = 0,
     record: Iterable[int] | None = None,
-    chunk: int = 10_000,
+    keep: Sequence[int] = (),
+    target: Region | None = None,
+    region: Region | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
     progress: Progress | None = None,
-) -> Moments:
-    """Advance ``paths`` independent paths and return their moments at the recorded steps.
+) -> Ensemble:
+    """Advance ``paths`` independent paths and return what was recorded of them.
 
-    The result depends on (seed, paths) and not on ``chunk``, up to rounding: every path has its own noise.
+    Path i depends on (seed, i) alone: bitwise the same whatever ``paths`` is, on one device. Memory does not grow with
+    ``steps``, and with ``paths`` only by the passage and occupation of each.
 
     Args:
         dynamics: a recursion or SDE scheme.
@@ -71,11 +111,16 @@ def simulate(
         paths: number of paths ≥ 2.
         seed: of the noise.
         record: steps whose moments are kept; the last one by default.
-        chunk: paths held in memory at a time.
+        keep: numbers of paths whose positions at the recorded steps are kept.
+        target: set whose first passage is recorded.
+        region: set whose occupation is recorded.
+        checkpoint: file to continue from if it exists; written every ``checkpoint_seconds`` and removed at the end.
+        checkpoint_seconds: how often.
         progress: a running rich progress display to report to.
 
     Raises:
-        ValueError: for steps, paths, chunk, recorded steps or a start out of range.
+        ValueError: for steps, paths, recorded steps, kept paths or a start out of range.
+        CheckpointError: if the checkpoint is damaged or belongs to another simulation; it is left alone.
 
     Warns:
         DivergedWarning: if paths diverged; they are counted and left out.
@@ -85,65 +130,92 @@ def simulate(
         >>> from sde_mtl import AdditiveNoise, Quadratic, Recursion
         >>> problem = Quadratic([[[1.0]], [[3.0]]], [[1.0], [-1.0]])
         >>> noise = AdditiveNoise.correlated([1.0, 1.0], correlation=-1.0)
-        >>> moments = simulate(Recursion(problem, noise, linear, [1, 1], 0.1), [0.0], 200, paths=100)
-        >>> moments.mean
+        >>> training = Recursion(problem, noise, linear, [1, 1], 0.1)
+        >>> ensemble = simulate(training, [0.0], 200, paths=100, target=lambda theta: theta[:, 0] < -0.4)
+        >>> ensemble.mean
         tensor([[-0.5000]], dtype=torch.float64)
-        >>> moments.covariance.item() < 1e-20  # opposite noise cancels in the sum: diffusion decay
+        >>> ensemble.covariance.item() < 1e-20  # opposite noise cancels in the sum: diffusion decay
         True
+        >>> ensemble.passage.unique()  # −0.5(1 − 0.6^n) < −0.4 from n = 4 on
+        tensor([4])
     """
     start = torch.as_tensor(initial, dtype=torch.float64)
     recorded = sorted({steps} if record is None else set(record))
-    for name, value, least in (("steps", steps, 1), ("paths", paths, 2), ("chunk", chunk, 1)):
+    for name, value, least in (("steps", steps, 1), ("paths", paths, 2)):
         if value < least:
             raise ValueError(f"{name} = {value} must be at least {least}")
     if not recorded or recorded[0] < 0 or recorded[-1] > steps:
         raise ValueError(f"record = {recorded} must be steps in 0 … {steps}")
     if start.shape != (dynamics.dimension,) or not start.isfinite().all():
         raise ValueError(f"initial must be {dynamics.dimension} finite numbers, got {start.tolist()}")
+    if any(not 0 <= path < paths for path in keep):
+        raise ValueError(f"keep = {list(keep)} must be path numbers in 0 … {paths - 1}")
 
-    task = None if progress is None else progress.add_task("paths", total=steps * -(-paths // chunk))
-    total: list[_Streaming] = [_Streaming(dynamics.dimension) for _ in recorded]
-    diverged = 0
-    for first in range(0, paths, chunk):
-        numbers = torch.arange(first, min(first + chunk, paths))
-        snapshots: list[Tensor] = []
-        theta = start.expand(len(numbers), -1).clone()
-        alive = torch.ones(len(numbers), dtype=torch.bool)
-        for step in range(steps + 1):
+    state = _State.begin(start, recorded, paths, len(keep), target is not None, region is not None)
+    mark = _fingerprint(dynamics, start, seed, [steps, paths, recorded, list(keep), target is None, region is None])
+    if checkpoint is not None and checkpoint.exists():
+        state = _State.load(checkpoint, mark)
+    task = None
+    if progress is not None:
+        done = state.block * (steps + 1) + state.step
+        task = progress.add_task("paths", total=-(-paths // BLOCK) * (steps + 1), completed=done)
+    saved = time.monotonic()
+    while state.block * BLOCK < paths:
+        first = state.block * BLOCK
+        numbers = torch.arange(first, first + BLOCK)
+        within = slice(first, min(first + BLOCK, paths))
+        size = within.stop - first
+        here = [(at, path - first) for at, path in enumerate(keep) if first <= path < within.stop]
+        while state.step <= steps:
+            step, theta = state.step, state.theta
             if step in recorded:
-                snapshots.append(theta.clone())
+                state.snapshots.append(theta[:size].clone())
+                for slot, lane in here:
+                    state.kept[slot, recorded.index(step)] = theta[lane] if state.alive[lane] else torch.nan
+            if target is not None:
+                new = target(theta)[:size] & (state.passage[within] < 0) & state.alive[:size]
+                state.passage[within][new] = step
+            if region is not None and step > 0:
+                state.occupation[within] += region(theta)[:size]
             if step < steps:
                 theta = dynamics.advance(theta, numbers, step, seed)
-                alive &= (theta.abs() < DIVERGED).all(-1)
-                theta = torch.where(alive[:, None], theta, 0.0)
-                if progress is not None and task is not None:
-                    progress.advance(task)
-        diverged += int((~alive).sum())
-        for part, snapshot in zip(total, snapshots, strict=True):
-            part.merge(snapshot[alive])
-    if diverged:
+                state.alive &= (theta.abs() < DIVERGED).all(-1)
+                state.theta = torch.where(state.alive[:, None], theta, 0.0)
+            state.step += 1
+            if progress is not None and task is not None:
+                progress.advance(task)
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                state.save(checkpoint, mark)
+                saved = time.monotonic()
+        state.finish_block(start, within)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    if state.diverged:
         warnings.warn(
-            f"{diverged} of {paths} paths diverged and are left out of the moments; lower the learning rate",
+            f"{state.diverged} of {paths} paths diverged and are left out; lower the learning rate",
             DivergedWarning,
             stacklevel=2,
         )
-    return Moments(
+    return Ensemble(
         torch.tensor(recorded),
         torch.tensor(recorded, dtype=torch.float64) * dynamics.time_step,
-        torch.stack([part.mean for part in total]),
-        torch.stack([part.covariance() for part in total]),
-        paths - diverged,
-        diverged,
+        torch.stack([part.mean for part in state.streams]),
+        torch.stack([part.covariance() for part in state.streams]),
+        paths - state.diverged,
+        state.diverged,
+        state.kept,
+        state.passage if target is not None else None,
+        state.occupation / steps if region is not None else None,
     )
 
 
+@dataclass
 class _Streaming:
-    """Mean and scatter merged chunk by chunk (Chan, Golub, LeVeque 1979)."""
+    """Mean and scatter merged block by block (Chan, Golub, LeVeque 1979)."""
 
-    def __init__(self, dimension: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(dimension, dtype=torch.float64)
-        self.scatter = torch.zeros(dimension, dimension, dtype=torch.float64)
+    mean: Tensor
+    scatter: Tensor
+    count: int = 0
 
     def merge(self, sample: Tensor) -> None:
         n = len(sample)
@@ -159,6 +231,80 @@ class _Streaming:
 
     def covariance(self) -> Tensor:
         return self.scatter / max(self.count - 1, 1) if self.count else self.scatter * torch.nan
+
+
+@dataclass
+class _State:
+    """Everything that a simulation knows between two steps."""
+
+    theta: Tensor
+    alive: Tensor
+    streams: list[_Streaming]
+    kept: Tensor
+    passage: Tensor
+    occupation: Tensor
+    snapshots: list[Tensor] = field(default_factory=list)
+    block: int = 0
+    step: int = 0
+    diverged: int = 0
+    mark: str = ""
+
+    @classmethod
+    def begin(
+        cls, start: Tensor, recorded: list[int], paths: int, keep: int, passages: bool, occupied: bool
+    ) -> "_State":
+        d = len(start)
+        zero = [torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)]
+        return cls(
+            start.expand(BLOCK, -1).clone(),
+            torch.ones(BLOCK, dtype=torch.bool),
+            [_Streaming(zero[0].clone(), zero[1].clone()) for _ in recorded],
+            torch.full((keep, len(recorded), d), torch.nan, dtype=torch.float64),
+            torch.full((paths if passages else 0,), -1, dtype=torch.int64),
+            torch.zeros(paths if occupied else 0, dtype=torch.float64),
+        )
+
+    def finish_block(self, start: Tensor, within: slice) -> None:
+        survived = self.alive[: within.stop - within.start]
+        lost = ~survived
+        for stream, snapshot in zip(self.streams, self.snapshots, strict=True):
+            stream.merge(snapshot[survived])
+        self.diverged += int(lost.sum())
+        if len(self.occupation):
+            self.occupation[within][lost] = torch.nan
+        self.theta = start.expand(BLOCK, -1).clone()
+        self.alive = torch.ones(BLOCK, dtype=torch.bool)
+        self.snapshots = []
+        self.block, self.step = self.block + 1, 0
+
+    def save(self, path: Path, mark: str) -> None:
+        content: dict[str, Any] = {**self.__dict__, "mark": mark}
+        content["streams"] = [(part.mean, part.scatter, part.count) for part in self.streams]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path, mark: str) -> "_State":
+        try:
+            content = torch.load(path, weights_only=True)
+            content["streams"] = [_Streaming(*part) for part in content["streams"]]
+            state = cls(**content)
+        except Exception as error:
+            raise CheckpointError(f"{path} is damaged ({error}); remove it to start again") from error
+        if state.mark != mark:
+            raise CheckpointError(f"{path} belongs to another simulation; remove it or name another checkpoint")
+        return state
+
+
+def _fingerprint(dynamics: Dynamics, start: Tensor, seed: int, settings: list[Any]) -> str:
+    """Of the arguments and of two steps of the first block: other dynamics, noise or options move it otherwise."""
+    theta, numbers = start.expand(BLOCK, -1), torch.arange(BLOCK)
+    for step in range(2):
+        theta = dynamics.advance(theta, numbers, step, seed)
+    told = f"{type(dynamics).__name__} {dynamics.time_step} {start.tolist()} {seed} {settings}"
+    return hashlib.sha256(told.encode() + theta.numpy().tobytes()).hexdigest()
 
 
 def recorded_steps(steps: int, count: int) -> Sequence[int]:

@@ -31,7 +31,7 @@ from optimizers import linear
 from sde_mtl.dynamics import LinearSDE, Recursion
 from sde_mtl.noise import AdditiveNoise
 from sde_mtl.problems import Quadratic
-from sde_mtl.simulate import Moments, simulate
+from sde_mtl.simulate import Ensemble, simulate
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]
@@ -227,7 +227,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     ]  # fmt: skip
 
 
-def _mean(name: str, claim: str, predicted: Array, moments: Moments, at: int, route: str) -> Check:
+def _mean(name: str, claim: str, predicted: Array, moments: Ensemble, at: int, route: str) -> Check:
     errors = np.abs(moments.mean[at].numpy() - predicted) / moments.mean_error()[at].numpy()
     worst = int(errors.argmax())
     return Check(name, claim, float(predicted[worst]), float(moments.mean[at, worst]), float(errors[worst]),
@@ -235,7 +235,7 @@ def _mean(name: str, claim: str, predicted: Array, moments: Moments, at: int, ro
 
 
 def _covariance(
-    name: str, claim: str, predicted: Array, moments: Moments, at: int, route: str, *, control: bool = False
+    name: str, claim: str, predicted: Array, moments: Ensemble, at: int, route: str, *, control: bool = False
 ) -> Check:
     variance = np.diag(predicted)
     error = np.sqrt((predicted**2 + np.outer(variance, variance)) / (moments.paths - 1))

@@ -1,0 +1,63 @@
+"""Aggregators by name, with their options checked before any work is done."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers import cagrad, came_grad_coefficients, linear, mgda, pcgrad
+
+Aggregator = Callable[[Tensor, Tensor], Tensor]
+"""Gramian (..., K, K) and task weights (K,) to coefficients (..., K) of the update."""
+
+
+def equal(gramian: Tensor, task_weights: Tensor) -> Tensor:
+    """Linear scalarization with equal weights of the same sum: the control that theory T6 asks for.
+
+    Example:
+        >>> equal(torch.eye(2).double(), torch.tensor([1.0, 4.0]).double())
+        tensor([2.5000, 2.5000], dtype=torch.float64)
+    """
+    weights = torch.as_tensor(task_weights, dtype=torch.float64)
+    return linear(gramian, weights.mean(-1, keepdim=True).expand(weights.shape))
+
+
+AGGREGATORS: dict[str, Callable[..., Tensor]] = {
+    "linear": linear,
+    "equal": equal,
+    "mgda": mgda,
+    "pcgrad": pcgrad,
+    "cagrad": cagrad,
+    "came-grad": came_grad_coefficients,
+}
+
+
+def aggregator(name: str, **options: Any) -> Aggregator:
+    """An aggregator with its options bound.
+
+    Args:
+        name: a key of :data:`AGGREGATORS`.
+        options: of that aggregator, such as ``kappa`` and ``nu`` for "came-grad", ``c`` for "cagrad".
+
+    Raises:
+        ValueError: for an unknown name or option, or an option out of its range.
+
+    Example:
+        >>> aggregator("came-grad", nu=1.0, kappa=1.0)(torch.eye(2).double(), torch.tensor([1.0, 4.0]).double())
+        tensor([1., 4.], dtype=torch.float64)
+        >>> aggregator("adam")
+        Traceback (most recent call last):
+        ValueError: unknown aggregator 'adam'; there are linear, equal, mgda, pcgrad, cagrad, came-grad
+    """
+    if name not in AGGREGATORS:
+        raise ValueError(f"unknown aggregator {name!r}; there are {', '.join(AGGREGATORS)}")
+    known = list(inspect.signature(AGGREGATORS[name]).parameters)[2:]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    bound = partial(AGGREGATORS[name], **options)
+    bound(torch.eye(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
+    return bound
