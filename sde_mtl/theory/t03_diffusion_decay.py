@@ -43,7 +43,9 @@ def derive() -> dict[str, sympy.Expr]:
 
     Returns:
         "ratio" (the trace ratio minus 1, for K = 2), "ou" and "discrete" (stationary variances),
-        "excess" (leading coefficient of discrete/ou − 1 in η).
+        "excess" (leading coefficient of discrete/ou − 1 in η); for commuting H and Σ_LS in two dimensions,
+        H = R diag(h0, h1)Rᵀ and Σ_LS = R diag(v0, v1)Rᵀ with R the rotation by φ: "mean" (e^{−Ht}), "covariance" (C_t)
+        and "recursion" (the stationary covariance of the loop), 2×2 matrices to print or lambdify.
 
     Raises:
         DerivationError: if a claim does not follow.
@@ -73,7 +75,30 @@ def derive() -> dict[str, sympy.Expr]:
     discrete = sympy.solve(k - (1 - eta * h) ** 2 * k - eta**2 * v, k)[0]
     require(sympy.simplify(2 * h * discrete - eta * h**2 * discrete - eta * v) == 0, "T3, discrete equation")
     excess = sympy.series(discrete / ou - 1, eta, 0, 2).removeO().coeff(eta, 1)
+
+    phi = sympy.Symbol("phi", real=True)
+    rates, variances = sympy.symbols("h0:2", positive=True), sympy.symbols("v0:2", positive=True)
+    R = sympy.Matrix([[sympy.cos(phi), -sympy.sin(phi)], [sympy.sin(phi), sympy.cos(phi)]])
+
+    def rotated(first: sympy.Expr, second: sympy.Expr) -> sympy.Matrix:
+        return R * sympy.diag(first, second) * R.T
+
+    H, diffusion = rotated(*rates), rotated(*variances)
+    decay = rotated(*(sympy.exp(-r * t) for r in rates))
+    pairs = list(zip(rates, variances, strict=True))
+    covariance = rotated(*(eta * u * (1 - sympy.exp(-2 * r * t)) / (2 * r) for r, u in pairs))
+    recursion = rotated(*(eta * u / (r * (2 - eta * r)) for r, u in pairs))
+    for name, residual in (
+        ("e^{−Ht}", sympy.diff(decay, t) + H * decay),
+        ("C_t", sympy.diff(covariance, t) + H * covariance + covariance * H - eta * diffusion),
+        ("stationary recursion", H * recursion + recursion * H - eta * H * recursion * H - eta * diffusion),
+    ):
+        require(residual.applyfunc(sympy.simplify) == sympy.zeros(2, 2), f"T3, {name} for commuting H and Σ")
+    require(covariance.subs(t, 0) == sympy.zeros(2, 2), "T3, C_0 = 0")
     return {
+        "mean": decay,
+        "covariance": covariance,
+        "recursion": recursion,
         "ratio": 2 * w[0] * w[1] * block(0, 1) / (w[0] ** 2 * block(0, 0) + w[1] ** 2 * block(1, 1)),
         "ou": ou,
         "discrete": sympy.simplify(discrete),

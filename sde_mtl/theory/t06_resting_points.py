@@ -11,13 +11,25 @@ With c_ρ = √(1−ρ²), and û = u*/‖u*‖, F = κ[(1−ν)‖g_J‖û + ν
 So below the first boundary the iterates settle where μ = 0 whatever ω is, and above ½ where g_J = 0; the task weights
 matter in the second regime only. In the first, F does not vanish at the resting point, where its direction jumps: with
 a constant step the iterates chatter around it with amplitude ∝ ηκ‖g_J‖, a sliding mode; with a decaying step they
-converge. Between the two boundaries neither descent is guaranteed.
+converge.
+
+Between the two boundaries, K = 2 (new): near μ = 0 the gradients are ±g, and with x = −cos(μ, g_J)
+
+     .. math:: \hat u ⊥ g \text{ if } |x| ≤ ρ, \qquad \hat u ∝ \hat μ + ρ\hat g_J \text{ if } x > ρ,
+
+     .. math:: \frac{μ^⊤F}{κ‖g_J‖‖μ‖} = (1-ν)\frac{1-ρx}{\sqrt{1-2ρx+ρ²}} - νx \quad (x > ρ),
+
+whose sign at ν = ½ is that of (1 − x²)(1 − 2ρx). So for ρ ≤ ½ the mean loss descends near its minimizer for *every*
+ν < ½: the true boundary is ½, not c_ρ/(1+c_ρ), which assumes the worst angle of u* and the worst angle of g_J at
+once. For ρ > ½ descent fails in the cone x > 1/(2ρ) just below ½; in the phase diagram the transition is at ½ for
+these ρ all the same.
 
 What it does not say: nonconvex losses, nor noise. The control is linear scalarization with equal weights, which
 settles at the mean's minimizer too.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import sympy
@@ -31,13 +43,15 @@ from sde_mtl.theory.check import Check, require
 Array = NDArray[np.float64]
 WEIGHTS = (1.0, 4.0)
 KAPPA = 1.5
+NEAR = 1e-5
+"""‖μ‖/‖g‖ at which the limit μ → 0 is checked."""
 
 
 def derive() -> dict[str, sympy.Expr]:
     """Both lower bounds and the ν at which they become positive.
 
     Returns:
-        "mean" and "weighted", the boundaries in ν.
+        "mean" and "weighted", the boundaries in ν; "near", μᵀF/(κ‖g_J‖‖μ‖) near the mean's minimizer for K = 2.
 
     Raises:
         DerivationError: if a bound does not follow.
@@ -60,7 +74,12 @@ def derive() -> dict[str, sympy.Expr]:
     require(sympy.simplify(mean - c / (1 + c)) == 0, "T6, boundary of the mean regime")
     # over κ‖g_J‖²: (1−ν)cos(u*, g_J) + ν with the cosine ≥ −1.
     weighted = sympy.solve(-(1 - nu) + nu, nu)[0]
-    return {"mean": mean, "weighted": weighted}
+    x = sympy.Symbol("x", positive=True)
+    size = sympy.sqrt(1 - 2 * rho * x + rho**2)  # ‖μ̂ + ρĝ_J‖ with μ̂ᵀĝ_J = −x
+    near = (1 - nu) * (1 - rho * x) / size - nu * x
+    sign = sympy.factor(sympy.expand((1 - rho * x) ** 2 - x**2 * size**2))
+    require(sympy.expand(sign - (1 - x**2) * (1 - 2 * rho * x)) == 0, "T6, sign at ν = ½ near the mean's minimizer")
+    return {"mean": mean, "weighted": weighted, "near": near}
 
 
 def boundaries(rho: float) -> tuple[float, float]:
@@ -80,22 +99,97 @@ def example() -> Quadratic:
 
 
 def rest(
-    nus: Sequence[float], *, rho: float = 0.5, steps: int = 6000, learning_rate: float = 0.05, decay: float = 50.0
+    nus: Sequence[float],
+    *,
+    rho: float = 0.5,
+    steps: int = 6000,
+    learning_rate: float = 0.05,
+    decay: float = 50.0,
+    adam: bool = False,
 ) -> Array:
-    """End points for many ν at once, (len(nus), 2); with 1,500 constant steps, then decaying ones.
+    """End points for many ν at once, (len(nus) + 1, 2); with steps/4 constant steps, then decaying ones.
 
-    Aggregates are linear in ν, F_ν = (1−ν)F_0 + νF_1, so that one solve serves the whole batch.
+    The last row is the control: linear scalarization with equal weights. Aggregates are linear in ν,
+    F_ν = (1−ν)F_0 + νF_1, so that one solve serves the whole batch; Adam works entry by entry and so on each row alone.
+
+    Args:
+        nus: fusion shares.
+        rho, steps, learning_rate: of training.
+        decay: steps after which the decaying rate has halved.
+        adam: through ``torch.optim.Adam`` rather than plain gradient descent.
     """
     problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
     share = torch.tensor(nus, dtype=torch.float64)[:, None]
-    theta = torch.full((len(nus), 2), 2.0, dtype=torch.float64)
+    theta = torch.full((len(nus) + 1, 2), 2.0, dtype=torch.float64)
+    optimizer: torch.optim.Optimizer = torch.optim.Adam([theta]) if adam else torch.optim.SGD([theta])
     for t in range(steps):
         G = problem.gradients(theta)
-        M = gramian(G)
-        direct = came_grad_coefficients(M, w, rho=rho, kappa=KAPPA, nu=0.0)
-        coefficients = (1 - share) * direct + share * KAPPA * w
-        theta = theta - learning_rate / (1 + max(0, t - 1500) / decay) * torch.einsum("nk,nkd->nd", coefficients, G)
+        direct = came_grad_coefficients(gramian(G[:-1]), w, rho=rho, kappa=KAPPA, nu=0.0)
+        fused = (1 - share) * direct + share * KAPPA * w
+        coefficients = torch.cat([fused, w.mean().expand(1, 2)])
+        theta.grad = torch.einsum("nk,nkd->nd", coefficients, G)
+        optimizer.param_groups[0]["lr"] = learning_rate / (1 + max(0, t - steps / 4) / decay)
+        optimizer.step()
     return theta.numpy()
+
+
+@dataclass(frozen=True)
+class PhaseDiagram:
+    """Resting points over (ν, ρ).
+
+    Attributes:
+        nus, rhos: the axes.
+        position: (len(rhos), len(nus)) along the segment from the mean's minimizer (0) to the weighted one (1).
+        off: (len(rhos), len(nus)) distance from that segment, in units of its length.
+        control: (len(rhos),) position of linear scalarization with equal weights.
+        adam: whether Adam trained.
+    """
+
+    nus: Array
+    rhos: Array
+    position: Array
+    off: Array
+    control: Array
+    adam: bool
+
+
+def phase_diagram(
+    nus: Sequence[float], rhos: Sequence[float], *, steps: int = 6000, adam: bool = False
+) -> PhaseDiagram:
+    """Where training comes to rest, by simulation on theory.md's pair."""
+    problem = example()
+    start, end = problem.minimizer([1.0, 1.0]).numpy(), problem.minimizer(WEIGHTS).numpy()
+    axis = end - start
+    position, off = [], []
+    for rho in rhos:
+        moved = rest(nus, rho=rho, steps=steps, adam=adam) - start
+        along = moved @ axis / (axis @ axis)
+        position.append(along)
+        off.append(np.linalg.norm(moved - along[:, None] * axis, axis=1) / np.linalg.norm(axis))
+    places, away = np.array(position), np.array(off)
+    return PhaseDiagram(np.array(nus), np.array(rhos), places[:, :-1], away[:, :-1], places[:, -1], adam)
+
+
+def near_mean(nu: float, rho: float, *, samples: int = 4000) -> tuple[float, float]:
+    """Least μᵀF/(κ‖g_J‖‖μ‖) near the mean's minimizer for K = 2: in closed form, and by the solver at ‖μ‖ = 1e-5‖g‖.
+
+    The limit μ → 0 leaves O(‖μ‖/‖g‖); a Gramian in float64 cannot go much further, since ‖μ‖² cancels in it.
+
+    Example:
+        >>> closed, solved = near_mean(0.5, 0.8)  # ρ > ½: descent fails in a cone
+        >>> closed < 0, abs(closed - solved) < 1e-4
+        (True, True)
+    """
+    x = np.cos(np.linspace(0, np.pi, samples))
+    outer = (1 - nu) * (1 - rho * np.abs(x)) / np.sqrt(1 - 2 * rho * np.abs(x) + rho**2)
+    inner = (1 - nu) * np.sqrt(1 - x**2)
+    closed = np.where(np.abs(x) > rho, outer, inner) - nu * x
+    g = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    mu = NEAR * torch.from_numpy(np.stack([x, np.sqrt(1 - x**2)], 1))
+    w = torch.tensor([1.0, 4.0], dtype=torch.float64)  # g_J ≈ −3g, so that x = cos(μ, g) = −cos(μ, g_J)
+    r = came_grad(torch.stack([mu + g, mu - g], 1), w, rho=rho, kappa=1.0, nu=nu)
+    solved = (mu * r.update).sum(-1) / (mu.norm(dim=-1) * r.joint.norm(dim=-1))
+    return float(closed.min()), float(solved.min())
 
 
 def chatter(learning_rates: Sequence[float], *, nu: float = 0.2, steps: int = 1500) -> Array:
@@ -132,7 +226,14 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     mean_rest, weighted_rest = problem.minimizer([1.0, 1.0]).numpy(), problem.minimizer(WEIGHTS).numpy()
     nus = (0.0, 0.2, 0.45, 0.49, 0.51, 0.6, 0.9)
     rests = rest(nus)
-    below, above = rests[:4], rests[4:]
+    below, above = rests[:4], rests[4:-1]
+    by_adam = rest(nus, adam=True, steps=4000)
+    adam_mean, adam_weighted = np.abs(by_adam[:4] - mean_rest).max(), np.abs(by_adam[4:-1] - weighted_rest).max()
+    equal = max(np.abs(r[-1] - mean_rest).max() for r in (rests, by_adam))
+    wide = phase_diagram((0.3, 0.48, 0.52, 0.7), (0.2, 0.8), steps=4000)
+    moved = float(np.abs(wide.position - np.array([0.0, 0.0, 1.0, 1.0])).max())
+    narrow = [near_mean(0.5, r) for r in (0.3, 0.5)]
+    cone = near_mean(0.5, 0.8)
     off_mean = float(np.abs(below - mean_rest).max())
     off_weighted = float(np.abs(above - weighted_rest).max())
     etas = [0.0005, 0.001, 0.002, 0.004]
@@ -154,6 +255,20 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
               "noiseless training, decaying step, ν = 0.51, 0.6, 0.9"),
         Check("T6.e", "chatter amplitude ∝ η: slope", 1.0, slope, abs(slope - 1), 3 * max(error, 0.01), "absolute",
               f"log–log over 4 constant steps at ν = 0.2, slope ± {error:.3f}"),
+        Check("T6.i", "Adam: ν ≤ 0.49 rests at the mean's minimizer, ν ≥ 0.51 at the weighted one", 0.0,
+              float(max(adam_mean, adam_weighted)), float(max(adam_mean, adam_weighted)), 2e-2, "absolute",
+              "torch.optim.Adam, decaying step, seven ν"),
+        Check("T6.j", "LS with equal weights rests at the mean's minimizer too, as the control", 0.0, float(equal),
+              float(equal), 5e-3, "absolute", "the same runs, gradient descent and Adam"),
+        Check("T6.k", "the transition is at ν = ½ for ρ = 0.2 and 0.8 too", 0.0, moved, moved, 2e-2, "absolute",
+              "positions 0, 0, 1, 1 at ν = 0.3, 0.48, 0.52, 0.7"),
+        Check("T6.l", "K = 2, ρ ≤ ½: near μ = 0 the mean loss descends up to ν = ½", 0.0,
+              min(n for _, n in narrow), max(0.0, -min(n for _, n in narrow)), 5 * NEAR, "absolute",
+              "4,000 directions of μ, least μᵀF, ρ = 0.3 and 0.5"),
+        Check("T6.m", "least μᵀF near μ = 0 in closed form, ρ = 0.8, ν = ½", cone[0], cone[1], abs(cone[0] - cone[1]),
+              5 * NEAR, "absolute", "optimizers.came_grad, 4,000 directions of μ"),
+        Check("T6.n", "the same descent at ρ = 0.8", 0.0, cone[1], max(0.0, -cone[1]), 5 * NEAR, "absolute",
+              "4,000 directions of μ", control=True),
         Check("T6.f", "ν = 0.8: descent of the mean loss", 0.0, least(0.8, "mean"), max(0.0, -least(0.8, "mean")),
               1e-9, "absolute", "20,000 random triples, least", control=True),
         Check("T6.g", "ν = 0.2: descent of the weighted loss", 0.0, least(0.2, "weighted"),

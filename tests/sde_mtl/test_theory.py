@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from sde_mtl.theory import (
     t02_drift_deviation,
     t03_diffusion_decay,
     t05_validity,
+    t06_resting_points,
 )
 from sde_mtl.theory.check import DerivationError, require
 
@@ -96,3 +98,27 @@ def test_opposite_noise_leaves_no_diffusion() -> None:
 def test_validity_needs_two_tasks() -> None:
     with pytest.raises(ValueError, match="K = 2, got a Gramian of shape"):
         t05_validity.is_valid(np.eye(3))
+
+
+def test_commuting_closed_forms_are_those_of_the_matrix_equations() -> None:
+    """sympy's rotated 2×2 laws, lambdified, against scipy's Lyapunov solvers."""
+    laws = t03_diffusion_decay.derive()
+    values = {"h0": 0.7, "h1": 2.0, "v0": 1.0, "v1": 0.3, "eta": 0.05, "phi": 0.4, "t": 1.3}
+    R = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    law = t03_diffusion_decay.OrnsteinUhlenbeck(
+        R @ np.diag([0.7, 2.0]) @ R.T, np.zeros(2), R @ np.diag([1.0, 0.3]) @ R.T, 0.05
+    )
+    for name, expected in (
+        ("covariance", law.covariance(1.3)),
+        ("recursion", law.discrete_stationary()),
+    ):
+        symbols = sorted(laws[name].free_symbols, key=str)
+        found = sympy.lambdify(symbols, laws[name])(*(values[str(symbol)] for symbol in symbols))
+        assert np.allclose(found, expected, rtol=1e-10, atol=1e-14), name
+
+
+def test_the_phase_diagram_of_few_steps_already_separates() -> None:
+    """ν = 0.2 towards the mean's minimizer, ν = 0.8 towards the weighted one, equal weights as ν = 0.2."""
+    diagram = t06_resting_points.phase_diagram((0.2, 0.8), (0.3,), steps=400)
+    assert diagram.position[0, 0] < 0.1 < 0.9 < diagram.position[0, 1]
+    assert abs(diagram.control[0]) < 1e-3
