@@ -1,4 +1,4 @@
-"""Command line: ``sde-mtl verify``, ``claims``, ``simulate``, ``analyze``, ``report``."""
+"""Command line: ``sde-mtl verify``, ``claims``, ``simulate``, ``sweep``, ``figures``, ``analyze``, ``report``."""
 
 import json
 import os
@@ -21,11 +21,13 @@ from sde_mtl.analysis import PAPER_CONFLICT_RATE, LogAnalysis, analyze
 from sde_mtl.bootstrap import Interval
 from sde_mtl.claims import CLAIMS
 from sde_mtl.dynamics import Dynamics, LinearSDE, Recursion
+from sde_mtl.gallery import GALLERY
 from sde_mtl.gradient_log import GradientLogError, read_log
 from sde_mtl.noise import AdditiveNoise
 from sde_mtl.problems import Quadratic
 from sde_mtl.report import write_report
 from sde_mtl.simulate import recorded_steps, simulate
+from sde_mtl.sweep import read_sweep, run_sweep
 from sde_mtl.theory import STATEMENTS, Check
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 from sde_mtl.verdicts import Verdict, verdicts
@@ -206,6 +208,59 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Simulate every point of a TOML file's grid; one tidy Parquet file. A second call runs only what is missing."""
+
+    file: tyro.conf.Positional[Path]
+    """Sweep file; see sde_mtl/sweep.py for an example."""
+    out: Path | None = None
+    """Parquet file; FILE with the ending .parquet by default."""
+    jobs: int = -1
+    """Processes; -1 for one a core."""
+    backend: Literal["loky", "threading", "dask"] = "loky"
+    scheduler: str | None = None
+    """Address of a Dask scheduler, with --backend dask."""
+
+    def run(self, console: Console) -> int:
+        sweep = read_sweep(self.file)
+        out = self.file.with_suffix(".parquet") if self.out is None else self.out
+        with Progress(console=console, transient=True) as progress:
+            table = run_sweep(sweep, out, jobs=self.jobs, backend=self.backend, scheduler=self.scheduler,
+                              progress=progress)  # fmt: skip
+        diverged = sum(table.column("diverged").to_pylist())
+        console.print(
+            f"{len(sweep.points)} points over {', '.join(sweep.swept) or 'nothing'}: {len(table)} rows in {out}"
+        )
+        if diverged:
+            console.print(f"paths diverged at some points; see the column 'diverged' of {out}", style="yellow")
+        return 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Compute and draw the theory's figures, as SVG and PNG."""
+
+    out: Path = Path("out/figures")
+    """Folder."""
+    names: tuple[str, ...] = tuple(GALLERY)
+    """Which figures."""
+    seed: int = 0
+
+    def run(self, console: Console) -> int:
+        unknown = sorted(set(self.names) - GALLERY.keys())
+        if unknown:
+            raise ValueError(f"unknown figures {unknown}; there are {', '.join(GALLERY)}")
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("figures", total=len(self.names))
+            for name in self.names:
+                progress.update(task, description=name)
+                files = figures.save(GALLERY[name](self.seed), self.out, name)
+                console.print(f"wrote {', '.join(files)} to {self.out}")
+                progress.advance(task)
+        return 0
+
+
+@dataclass(frozen=True)
 class Claims:
     """Print every claim of the paper and its audits with what was found here."""
 
@@ -306,6 +361,8 @@ Command = (
     | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Report, tyro.conf.subcommand("report")]
 )
 

@@ -1,6 +1,7 @@
 """Run many paths at once; keep their moments, chosen paths, first passages and occupation, not every path."""
 
 import hashlib
+import math
 import os
 import time
 import warnings
@@ -40,6 +41,8 @@ class Ensemble:
     Attributes:
         steps: (R,) int64 recorded step numbers; 0 is the start.
         times: (R,) steps times the dynamics' time step.
+        horizon: steps simulated.
+        time_step: of the dynamics.
         mean: (R, d).
         covariance: (R, d, d), unbiased.
         paths: paths that the moments describe.
@@ -52,6 +55,8 @@ class Ensemble:
 
     steps: Tensor
     times: Tensor
+    horizon: int
+    time_step: float
     mean: Tensor
     covariance: Tensor
     paths: int
@@ -71,16 +76,16 @@ class Ensemble:
         return ((self.covariance**2 + product) / (self.paths - 1)).sqrt()
 
     def passage_rate(self) -> tuple[float, float]:
-        """Arrivals per unit of time spent outside the target, and its standard error.
+        """Arrivals per unit of time spent outside the target, and its standard error; NaN if all paths begin inside.
 
         The maximum-likelihood rate of exponential passage times when some paths have not arrived (censored).
         """
         if self.passage is None:
             raise ValueError("simulate without target= records no first passages")
-        unit = float(self.times[-1] / self.steps[-1])
-        arrived = self.passage >= 0
-        spent = torch.where(arrived, self.passage, self.steps[-1]).sum().item() * unit
-        count = int(arrived.sum())
+        spent = torch.where(self.passage >= 0, self.passage, self.horizon).sum().item() * self.time_step
+        if spent == 0:
+            return math.nan, math.nan
+        count = int((self.passage > 0).sum())
         return count / spent, max(count, 1) ** 0.5 / spent
 
 
@@ -199,6 +204,8 @@ def simulate(
     return Ensemble(
         torch.tensor(recorded),
         torch.tensor(recorded, dtype=torch.float64) * dynamics.time_step,
+        steps,
+        dynamics.time_step,
         torch.stack([part.mean for part in state.streams]),
         torch.stack([part.covariance() for part in state.streams]),
         paths - state.diverged,

@@ -30,6 +30,7 @@ settles at the mean's minimizer too.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import sympy
@@ -192,18 +193,24 @@ def near_mean(nu: float, rho: float, *, samples: int = 4000) -> tuple[float, flo
     return float(closed.min()), float(solved.min())
 
 
-def chatter(learning_rates: Sequence[float], *, nu: float = 0.2, steps: int = 1500) -> Array:
-    """Root mean square distance from the mean's minimizer over the last third, at constant steps."""
+def chatter(
+    learning_rates: Sequence[float], *, nu: float = 0.2, center: Literal["mean", "weighted"] = "mean", steps: int = 1500
+) -> Array:
+    """Root mean square distance from the resting point over the last third, at constant steps, started 0.1 from it.
+
+    The resting point is the mean's minimizer; the weighted one with ``center="weighted"`` (T7).
+    """
     problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
-    centre = problem.minimizer([0.5, 0.5])
+    point = problem.minimizer([0.5, 0.5] if center == "mean" else WEIGHTS)
     eta = torch.tensor(learning_rates, dtype=torch.float64)[:, None]
-    theta = (centre + 0.1).expand(len(learning_rates), 2).clone()
+    theta = (point + 0.1).expand(len(learning_rates), 2).clone()
     squared = torch.zeros(len(learning_rates), dtype=torch.float64)
     for t in range(steps):
         G = problem.gradients(theta)
-        theta = theta - eta * torch.einsum("nk,nkd->nd", came_grad_coefficients(gramian(G), w, kappa=KAPPA, nu=nu), G)
+        coefficients = came_grad_coefficients(gramian(G), w, kappa=KAPPA, nu=nu, center=center)
+        theta = theta - eta * torch.einsum("nk,nkd->nd", coefficients, G)
         if t >= 2 * steps // 3:
-            squared += (theta - centre).square().sum(-1)
+            squared += (theta - point).square().sum(-1)
     return (squared / (steps - 2 * steps // 3)).sqrt().numpy()
 
 

@@ -184,8 +184,9 @@ def matched(setting: str, *, steps: int = 1000, paths: int = 2048, seed: int = 0
 
 def rate_ratio(one: Ensemble, other: Ensemble) -> tuple[float, float]:
     """Of escape rates *per step*, with the standard error of independent samples."""
-    (a, da), (b, db) = ((r * float(e.times[-1]) / float(e.steps[-1]), dr * float(e.times[-1]) / float(e.steps[-1]))
-                        for e in (one, other) for r, dr in (e.passage_rate(),))  # fmt: skip
+    (a, da), (b, db) = one.passage_rate(), other.passage_rate()
+    scale = one.time_step / other.time_step
+    a, da = a * scale, da * scale
     return a / b, a / b * ((da / a) ** 2 + (db / b) ** 2) ** 0.5
 
 

@@ -1,3 +1,4 @@
+import math
 import warnings
 from pathlib import Path
 
@@ -183,6 +184,8 @@ def test_first_passage_and_occupation_are_those_of_the_paths(problem: Quadratic,
     assert torch.allclose(ensemble.occupation, below[:, 1:].double().mean(1))
     rate, error = ensemble.passage_rate()
     assert rate > error > 0
+    begun = simulate(training, [1.0, 1.0], 3, paths=4, target=lambda theta: theta[:, 0] > 0)
+    assert all(math.isnan(value) for value in begun.passage_rate())
     with pytest.raises(ValueError, match="without target="):
         simulate(training, [1.0, 1.0], 2, paths=4).passage_rate()
 

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from sde_mtl import figures
+from sde_mtl.gallery import GALLERY
+from sde_mtl.theory import t10_escape
+from sde_mtl.theory_figures import escape
+
+SHORT = ("drift", "breakdown", "orders")
+
+
+@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in GALLERY])
+def test_every_figure_is_drawn_and_written(name: str, tmp_path: Path) -> None:
+    names = figures.save(GALLERY[name](0), tmp_path, name)
+    assert names == [f"{name}.svg", f"{name}.png"]
+    assert (tmp_path / names[1]).stat().st_size > 10_000
+    assert "<text" in (tmp_path / names[0]).read_text(), "text stays text in the SVG"
+
+
+def test_bars_follow_the_rates() -> None:
+    setting = next(iter(t10_escape.WELLS))
+    runs = {setting: t10_escape.matched(setting, steps=100, paths=64)}
+    bars = escape(runs).axes[0].patches
+    ratio, _ = t10_escape.rate_ratio(runs[setting]["came-grad"], runs[setting]["linear"])
+    assert bars[-1].get_height() == pytest.approx(ratio) or ratio == 0
