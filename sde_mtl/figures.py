@@ -33,8 +33,9 @@ def save(figure: Figure, folder: Path, name: str) -> list[str]:
     """Write ``name.svg`` and ``name.png``; their names."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{name}.svg", f"{name}.png"]
-    figure.savefig(folder / names[0], metadata={"Date": None})
-    figure.savefig(folder / names[1])
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(folder / names[0], metadata={"Date": None})
+        figure.savefig(folder / names[1])
     return names
 
 

@@ -183,11 +183,13 @@ def matched(setting: str, *, steps: int = 1000, paths: int = 2048, seed: int = 0
 
 
 def rate_ratio(one: Ensemble, other: Ensemble) -> tuple[float, float]:
-    """Of escape rates *per step*, with the standard error of independent samples."""
+    """Of escape rates *per step*, with the standard error of independent samples; NaN if the other has none."""
     (a, da), (b, db) = one.passage_rate(), other.passage_rate()
     scale = one.time_step / other.time_step
     a, da = a * scale, da * scale
-    return a / b, a / b * ((da / a) ** 2 + (db / b) ** 2) ** 0.5
+    if b == 0:
+        return float("nan"), float("nan")
+    return a / b, ((da / b) ** 2 + (a * db / b**2) ** 2) ** 0.5
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:

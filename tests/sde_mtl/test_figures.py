@@ -20,7 +20,7 @@ def test_every_figure_is_drawn_and_written(name: str, tmp_path: Path) -> None:
 
 def test_bars_follow_the_rates() -> None:
     setting = next(iter(t10_escape.WELLS))
-    runs = {setting: t10_escape.matched(setting, steps=100, paths=64)}
+    runs = {setting: t10_escape.matched(setting, steps=300, paths=256)}
     bars = escape(runs).axes[0].patches
     ratio, _ = t10_escape.rate_ratio(runs[setting]["came-grad"], runs[setting]["linear"])
-    assert bars[-1].get_height() == pytest.approx(ratio) or ratio == 0
+    assert bars[-1].get_height() == pytest.approx(ratio)
