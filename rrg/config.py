@@ -71,6 +71,8 @@ class TrainConfig:
     """Steps, or shares of all steps if below 1, at which gradients of many micro-batches are logged."""
     frozen_batches: int = 48
     """Micro-batches at each of them; 0 logs none."""
+    curvature_directions: int = 0
+    """Directions along which each task's Hessian is logged there, by Hessian-vector products; 0 logs none."""
     projection_dim: int = 1024
     """Length of the projected gradients in the log."""
     log_every: int = 10
@@ -104,6 +106,10 @@ class TrainConfig:
             raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
         if self.frozen_batches == 1:
             raise ValueError("frozen_batches must be 0 or >= 2: one micro-batch has no covariance")
+        if self.curvature_directions != 0 and self.curvature_directions < len(TASKS):
+            raise ValueError(
+                f"curvature_directions must be 0 or >= {len(TASKS)}, one a task, got {self.curvature_directions}"
+            )
         for at in self.frozen_at:
             if not at >= 0 or (at >= 1 and not float(at).is_integer()):
                 raise ValueError(f"frozen_at takes shares in [0, 1) or whole steps >= 1, got {at}")

@@ -45,6 +45,8 @@ class DemoConfig:
     batch_size: int = 16
     frozen_batches: int = 32
     """Micro-batches at each of three frozen sets of parameters."""
+    curvature_directions: int = 4
+    """Directions along which the Hessians are logged there; 0 for none."""
     phantom_studies: int = 2000
     limit: int | None = None
     """Use only that many studies."""
@@ -119,6 +121,7 @@ def _train(
         phantom_studies=config.phantom_studies,
         image_size=config.image_size,
         frozen_batches=config.frozen_batches,
+        curvature_directions=config.curvature_directions,
         log_gradients=True,
         model=config.model,
         out=folder,

@@ -9,7 +9,10 @@ readable log:
   ``losses``, ``gramian``, ``projected`` as above;
 - ``frozen-SSSSSS-mean.safetensors``, once that set is complete: ``mean_gramian`` (K, K) float64, the exact
   Gramian of the mean gradients, and ``count`` (1,) int64, so that
-  :math:`\\operatorname{tr} Σ_{ij} = \\tfrac{n}{n-1}(\\overline{⟨g_i, g_j⟩} - ⟨\\bar g_i, \\bar g_j⟩)` is exact.
+  :math:`\\operatorname{tr} Σ_{ij} = \\tfrac{n}{n-1}(\\overline{⟨g_i, g_j⟩} - ⟨\\bar g_i, \\bar g_j⟩)` is exact;
+- ``frozen-SSSSSS-curvature.safetensors``, if asked for: ``basis`` (r, m) float32, projections of r orthonormal
+  directions v (the span of the mean task gradients and of some deviations from them), and ``hessian`` (K, r, r)
+  float64, :math:`v_a^⊤\\nabla²L_iv_b` from Hessian-vector products on ``batches`` micro-batches.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from optimizers import task_gradients
 from optimizers.gramian import gramian_of_parameters
 from rrg.atomic import write_json, write_tensors
+from rrg.curvature import hessians, orthonormal
 from rrg.sketch import CountSketch
 
 FORMAT = "multi-task-gradient-log"
@@ -152,6 +156,8 @@ class GradientLogWriter:
         parameters: Sequence[nn.Parameter],
         *,
         shard_batches: int = 16,
+        directions: int = 0,
+        curvature_batches: int = 4,
     ) -> None:
         """Per-task gradients of many micro-batches at the present parameters, which stay as they are.
 
@@ -161,13 +167,19 @@ class GradientLogWriter:
             losses_of: batch → K losses with graph.
             parameters: trainable parameters, in the optimizer's order.
             shard_batches: micro-batches in a shard.
+            directions: r, how many directions' curvature to log; 0 for none, otherwise at least K.
+            curvature_batches: micro-batches whose Hessians are averaged.
 
         Raises:
-            ValueError: for fewer than two micro-batches, which have no covariance.
+            ValueError: for fewer than two micro-batches, which have no covariance, or for fewer directions than tasks.
         """
+        if 0 < directions < self.tasks:
+            raise ValueError(f"directions = {directions} must be 0 or at least {self.tasks}, one a task")
         rows: list[dict[str, Tensor]] = []
         sums = [[torch.zeros_like(p, dtype=torch.float64) for p in parameters] for _ in range(self.tasks)]
         shards = count = 0
+        some: list[Any] = []
+        deviations: list[Sequence[Tensor]] = []
         for batch in batches:
             losses = losses_of(batch)
             gradients = task_gradients(losses, parameters)
@@ -178,6 +190,10 @@ class GradientLogWriter:
                 "projected": self._project(gradients),
             }
             rows.append(self._row([loss.item() for loss in losses], observed))
+            if directions and len(some) < curvature_batches:
+                some.append(batch)
+            if len(deviations) < directions - self.tasks:
+                deviations.append(gradients[count % self.tasks])
             count += 1
             if len(rows) == shard_batches:
                 self._write_frozen(step, shards, rows)
@@ -191,6 +207,18 @@ class GradientLogWriter:
             self.folder / f"frozen-{step:06d}-mean.safetensors",
             {"mean_gramian": mean, "count": torch.tensor([count])},
         )
+        if directions:
+            basis = orthonormal([*sums, *deviations])
+            sizes = [p.numel() for p in parameters]
+            projected = [self.sketch(column.split(sizes)).cpu() for column in basis.T]
+            write_tensors(
+                self.folder / f"frozen-{step:06d}-curvature.safetensors",
+                {
+                    "basis": torch.stack(projected),
+                    "hessian": hessians(losses_of, some, parameters, basis),
+                    "batches": torch.tensor([len(some)]),
+                },
+            )
 
     def _write_frozen(self, step: int, shard: int, rows: list[dict[str, Tensor]]) -> None:
         write_tensors(self.folder / f"frozen-{step:06d}-{shard:06d}.safetensors", _stack(rows))

@@ -179,7 +179,7 @@ class _Run:
                 yield self._batch(torch.randint(len(self.dataset), (size,), generator=generator).tolist())
 
         with torch.random.fork_rng(devices=[]):
-            log.log_frozen(step, batches(), self._losses, self.parameters)
+            log.log_frozen(step, batches(), self._losses, self.parameters, directions=self.config.curvature_directions)
 
     def open_log(self, first: int) -> Any:
         """The gradient log, or a context that yields None."""

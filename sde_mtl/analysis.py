@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad_stages
 from sde_mtl.bootstrap import Interval, block_length, bootstrap
+from sde_mtl.empirical import Distortion, EmpiricalSDE, distortion, empirical_sde
 from sde_mtl.gradient_log import FrozenSet, GradientLog
 from sde_mtl.theory import t02_drift_deviation as t02
 from sde_mtl.theory.t03_diffusion_decay import trace_ratio
@@ -87,6 +88,10 @@ class LogAnalysis:
     norm_ratio: float
     """Median ‖g_1‖/‖g_0‖."""
     diffusion: list[Diffusion]
+    distortion: Distortion
+    """Of the random projection."""
+    empirical: list[EmpiricalSDE]
+    """One for each frozen set."""
     series: dict[str, list[float]]
     """Per step: step, cosine (of tasks 0 and 1), angle."""
 
@@ -161,12 +166,24 @@ def analyze(
         valid_rate=interval(stages.valid.numpy()),
         norm_ratio=float(np.median(norms[:, 1] / norms[:, 0])),
         diffusion=[_diffusion(frozen, w, replicates, seed) for frozen in log.frozen if len(frozen.losses) >= 8],
+        distortion=distortion(log),
+        empirical=_empirical(log, w, rho, min(replicates, 1000), seed),
         series={
             "step": log.steps.tolist(),
             "cosine": np.nan_to_num(cosines[:, 0, 1]).tolist(),
             "angle": np.nan_to_num(np.degrees(angle)).tolist(),
         },
     )
+
+
+def _empirical(log: GradientLog, w: Array, rho: float, replicates: int, seed: int) -> list[EmpiricalSDE]:
+    """At every frozen set, with the log's learning rate and the paper's options."""
+    rate = float(log.meta.get("learning_rate", 0.0))
+    return [
+        empirical_sde(frozen, w, options={"rho": rho}, learning_rate=rate, replicates=replicates, seed=seed)
+        for frozen in log.frozen
+        if len(frozen.losses) >= 8
+    ]
 
 
 def _closed_form(M: Array, w: Array, rho: float) -> t02.Deviation:

@@ -175,6 +175,8 @@ class Analyze:
                 analyses.append(analyze(log, rho=self.rho, replicates=self.replicates, seed=self.seed))
                 progress.advance(task)
         console.print(_analysis_table(analyses))
+        for analysis in analyses:
+            console.print(_empirical_table(analysis))
         judged = verdicts(analyses)
         console.print(_verdict_table(judged))
         if self.out is not None:
@@ -318,6 +320,38 @@ def _analysis_table(analyses: list[LogAnalysis]) -> Table:
         step = next(a.diffusion[index].step for a in analyses if index < len(a.diffusion))
         row(f"tr Σ_LS/Σω²tr Σ_ii, step {step}", *_flat(cells))
     return table
+
+
+def _empirical_table(analysis: LogAnalysis) -> Table:
+    d = analysis.distortion
+    title = (
+        f"empirical SDE, {analysis.name}: predicted from one half of the micro-batches, measured on the other\n"
+        f"projection error of inner products: {d.measured:.2%} measured, {d.bound:.2%} bound (root mean square); "
+        f"worst of {d.pairs}: {d.worst:.1%}"
+    )
+    table = Table("step", "quantity", "aggregator", "delta method (T4)", "Gaussian gradients", "measured", title=title)
+    for point in analysis.empirical:
+        step = str(point.step)
+        for e in point.effective:
+            table.add_row(step, "tr Cov F", e.name, f"{e.diffusion_delta:.4g}", f"{e.diffusion_gaussian:.4g}",
+                          _scientific(e.diffusion))  # fmt: skip
+        for e in point.effective:
+            table.add_row(step, "‖E F‖²", e.name, f"{e.drift_delta:.4g}", f"{e.drift_gaussian:.4g}",
+                          _scientific(e.drift))  # fmt: skip
+        table.add_row(step, "tr Cov F / κ² tr Σ_LS", "came-grad", f"{point.restored_delta:.3f}",
+                      f"{point.restored_gaussian:.3f}", _interval(point.restored))  # fmt: skip
+        for run in point.descent:
+            for at, task in enumerate(analysis.meta["tasks"]):
+                sde = f"{run.effective[at]:.4g} ± {run.effective_error[at]:.1g} (SDE)"
+                loop = f"{run.recursion[at]:.4g} ± {run.recursion_error[at]:.1g} (recursion)"
+                table.add_row(step, f"ΔL of {task}, {run.steps} steps, η = {run.learning_rate:.2g}", run.name, sde, "",
+                              loop)  # fmt: skip
+        table.add_section()
+    return table
+
+
+def _scientific(interval: Interval) -> str:
+    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
 
 
 def _flat(pairs: list[tuple[str, str]]) -> list[str]:

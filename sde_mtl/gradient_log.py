@@ -32,6 +32,8 @@ class FrozenSet:
         gramian: (n, K, K), exact.
         projected: (n, K, m) float32 random projections.
         mean_gramian: (K, K), the exact Gramian of the n-average gradients; None if the run was killed before.
+        basis: (r, m) projections of r orthonormal directions, and
+        hessian: (K, r, r) each task's Hessian along them; None unless the run logged curvature.
     """
 
     step: int
@@ -39,6 +41,8 @@ class FrozenSet:
     gramian: Array
     projected: NDArray[np.float32]
     mean_gramian: Array | None
+    basis: Array | None = None
+    hessian: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ def read_log(folder: str | Path) -> GradientLog:
         mean = folder / f"frozen-{number}-mean.safetensors"
         joined = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
         mean_gramian = _load(mean)["mean_gramian"] if mean.exists() else None
-        frozen.append(FrozenSet(int(number), mean_gramian=mean_gramian, **joined))
+        curvature = _read_curvature(folder / f"frozen-{number}-curvature.safetensors", joined["projected"].shape)
+        basis, hessian = curvature.get("basis"), curvature.get("hessian")
+        frozen.append(FrozenSet(int(number), mean_gramian=mean_gramian, **joined, basis=basis, hessian=hessian))
     return GradientLog(
         folder=folder,
         meta=meta,
@@ -155,3 +161,22 @@ def _read_shard(path: Path, tasks: int, *more: str) -> dict[str, NDArray[Any]]:
     if (np.einsum("nii->ni", shard["gramian"]) < 0).any():
         raise GradientLogError(f"{path}: a squared gradient norm is negative; the file was not written by training")
     return shard
+
+
+def _read_curvature(path: Path, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Basis and Hessians of a frozen set whose projections have ``shape`` (n, K, m); empty if none were logged."""
+    if not path.exists():
+        return {}
+    found = _load(path)
+    missing = {"basis", "hessian"} - found.keys()
+    if missing:
+        raise GradientLogError(f"{path} lacks {sorted(missing)}; remove it to use the rest of the log")
+    basis, hessian = found["basis"].astype(np.float64), found["hessian"]
+    if basis.shape[1:] != shape[2:] or hessian.shape != (shape[1], len(basis), len(basis)):
+        raise GradientLogError(
+            f"{path} has a basis of shape {basis.shape} and Hessians of {hessian.shape}, expected (r, {shape[2]}) and "
+            f"({shape[1]}, r, r); remove it to use the rest of the log"
+        )
+    if not np.isfinite(basis).all() or not np.isfinite(hessian).all():
+        raise GradientLogError(f"{path} is not finite; remove it to use the rest of the log")
+    return {"basis": basis, "hessian": hessian}
