@@ -81,6 +81,15 @@ CLAIMS: tuple[Claim, ...] = (
           "g_JᵀF ≥ κ√(1−ρ²)‖g_J‖²; rests at the weighted minimizer without chatter", "holds", _verify("T7"), ("T7",)),
     Claim("theory", "κ is a learning-rate multiplier, or nothing",
           "with SGD (η, κ) is (ηκ, 1) exactly; with Adam κ cancels up to O(ε)", "holds", _verify("T8"), ("T8",)),
+    Claim("theory", "where the dual weighs every task, CAME-Grad does not depend on ρ",
+          "its direction is the point of the gradients' affine hull nearest to 0 (MGDA's, inside the hull), at length "
+          "κ‖g_J‖; to 1e-8 for K = 2 and 3", "holds", _verify("T4"), ("T4",)),
+    Claim("theory", "between ν = c_ρ/(1+c_ρ) and ½ neither descent is guaranteed",
+          "for K = 2 and ρ ≤ ½ the mean loss descends near its minimizer up to ν = ½; 91 resting points change side at "
+          "½ for every ρ, by gradient descent and by Adam", "holds if", "sde-mtl verify --full --statements T6", ("T6",)),
+    Claim("theory", "in two-dimensional wells CAME-Grad escapes like LS at the same ηκ",
+          "agreeing tasks, independent noise, equal weights: ratio 1; noise correlation −0.6, weights 4 : 1: a third; "
+          "tasks that pull apart: 1.2 to 2.6 times as often", "holds if", _verify("T10"), ("T10",)),
     Claim("theory", "the expected aggregate is biased by ½D²F:Σ",
           "antithetic Monte Carlo at two pairs of gradients", "holds", _verify("T12"), ("T12",)),
     Claim("theory", "escape time diverges as the noise correlation → −1 (one dimension)",

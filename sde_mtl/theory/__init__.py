@@ -37,4 +37,11 @@ STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T12": t12_bias.check,
 }
 
-__all__ = ["STATEMENTS", "Check"]
+FULL: dict[str, Callable[[int, int], list[Check]]] = {
+    "T4": t04_effective_diffusion.check_full,
+    "T6": t06_resting_points.check_full,
+    "T10": t10_escape.check_full,
+}
+"""Longer checks of ``sde-mtl verify --full``, beside the others with ten times their paths."""
+
+__all__ = ["FULL", "STATEMENTS", "Check"]

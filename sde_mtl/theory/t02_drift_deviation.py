@@ -87,7 +87,7 @@ def predict(ratio: ArrayLike, angle: ArrayLike, task_weights: ArrayLike, rho: fl
     Args:
         ratio: b/a = ‖g_2‖/‖g_1‖ > 0, any shape.
         angle: φ in radians, 0 ≤ φ ≤ π.
-        task_weights: (2,) positive.
+        task_weights: (2,) positive, or (..., 2) to broadcast with the others.
         rho: in [0, 1).
 
     Returns:
@@ -105,8 +105,10 @@ def predict(ratio: ArrayLike, angle: ArrayLike, task_weights: ArrayLike, rho: fl
         >>> predict(1.0, np.deg2rad(120), [1, 4]).harms
         array([ True, False])
     """
-    x, phi = np.broadcast_arrays(np.asarray(ratio, np.float64), np.asarray(angle, np.float64))
-    w1, w2 = np.asarray(task_weights, np.float64)
+    w = np.asarray(task_weights, np.float64)
+    x, phi, w1, w2 = np.broadcast_arrays(
+        np.asarray(ratio, np.float64), np.asarray(angle, np.float64), w[..., 0], w[..., 1]
+    )
     cos, sin = np.cos(phi), np.sin(phi)
     alpha = dual_weight(x, phi, rho)
     first = np.stack([np.ones_like(x), np.zeros_like(x)], -1)
@@ -116,7 +118,7 @@ def predict(ratio: ArrayLike, angle: ArrayLike, task_weights: ArrayLike, rho: fl
     with np.errstate(invalid="ignore", divide="ignore"):
         push = rho * _norm(mean) / _norm(combined)
         u = mean + push[..., None] * combined
-        joint = w1 * first + w2 * second
+        joint = w1[..., None] * first + w2[..., None] * second
         return Deviation(
             np.arctan2(np.abs(_cross(joint, u)), (joint * u).sum(-1)),
             np.minimum(_cosine(first, joint), _cosine(second, joint)),

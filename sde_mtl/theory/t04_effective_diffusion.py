@@ -16,6 +16,16 @@ rate (T8), "restored" diffusion is that of linear scalarization at the learning 
 The paper's κ = 1.5 is above κ* nearly everywhere (of 2,000 random pairs with independent noise 2 were not restored),
 but not everywhere: b/a = 0.32 at φ = 174.2° with ω = (0.211, 0.789) keeps 78 % of linear scalarization's diffusion.
 
+For K = 2 the interior branch of stage 1 is simpler than it looks (new): there g_1ᵀu* = g_2ᵀu*, so u* is orthogonal to
+δ = g_1 − g_2 and lies in the plane of the two gradients,
+
+.. math:: \hat u = p/‖p‖, \qquad p = μ - \frac{δ^⊤μ}{δ^⊤δ}\,δ,
+
+the point of the line through g_1 and g_2 nearest to 0. Stage 2 forgets ‖u*‖, hence on this branch *CAME-Grad does
+not depend on ρ*: it is the direction of MGDA (where p lies between g_1 and g_2) at the length of κ‖g_J‖, fused with
+g_J. ρ only decides where the branch ends. For K > 2 the same holds wherever the dual weighs every task, with the
+affine hull of the gradients in place of the line.
+
 What it does not say: anything at kinks of F (a change of the dual's support, μ = 0, g_α = 0), where J jumps; nor beyond
 noise small against the distance to the nearest kink. :func:`breakdown` measures where that is.
 """
@@ -29,7 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad
 from sde_mtl.noise import AdditiveNoise
-from sde_mtl.sensitivity import Sensitivity, linearize
+from sde_mtl.sensitivity import linearize
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]
@@ -42,6 +52,7 @@ def derive() -> dict[str, sympy.Expr]:
     """The clipped branch for K = 2 in closed form, and the homogeneity that makes κ* a square root.
 
     Returns:
+        "interior": ∂p/∂g_1 on the interior branch, a 2×2 matrix in g_1 and g_2 = (x, y);
         "clipped": entries of ∂u*/∂g_1 for α = 1 at g_1 = (a, 0), μ = (m_1, m_2), as a matrix.
 
     Raises:
@@ -65,7 +76,58 @@ def derive() -> dict[str, sympy.Expr]:
     claimed = (sympy.eye(2) + rho * unit * m.T / size) / 2 + rho * size * (sympy.eye(2) - unit * unit.T) / a
     difference = (jacobian.subs(at) - claimed).applyfunc(sympy.simplify)
     require(difference == sympy.zeros(2, 2), "T4, derivative of u* on the clipped branch")
-    return {"clipped": claimed.applyfunc(sympy.simplify)}
+    return {"clipped": claimed.applyfunc(sympy.simplify), "interior": _derive_interior()}
+
+
+def _derive_interior() -> sympy.Matrix:
+    """∂p/∂g_1 on the interior branch, after checking that the printed stage 1 gives u* ∥ p for any ρ."""
+    x, y = sympy.symbols("x y", positive=True)
+    g = sympy.Matrix(sympy.symbols("g0 g1", real=True))
+    other = sympy.Matrix([x, y])
+    mu, delta = (g + other) / 2, g - other
+    A, q = delta.dot(delta), delta.dot(mu)
+    p = mu - q / A * delta
+    # The dual's interior stationary point in the plane: g_α = p − τδ with q = ρ‖μ‖·δᵀ(τδ)/‖g_α‖, so δᵀu* = 0.
+    tau = sympy.Symbol("tau", real=True)
+    combined = p - tau * delta
+    push = sympy.Symbol("push", real=True)  # ρ‖μ‖/‖g_α‖
+    u = mu + push * combined
+    stationary = sympy.solve(sympy.expand(u.dot(delta)), push)[0]
+    along = sympy.simplify(u.subs(push, stationary)[0] * p[1] - u.subs(push, stationary)[1] * p[0])
+    require(along == 0, "T4, u* is parallel to p wherever δᵀu* = 0")
+    unit = sympy.Matrix([g, other])
+    jacobian = p.jacobian(g)
+    half = sympy.eye(2) / 2
+    claimed = half - delta * (mu.T + delta.T / 2) / A + 2 * q / A**2 * delta * delta.T - q / A * sympy.eye(2)
+    at = dict(zip(unit[:2], (sympy.Rational(3, 2), sympy.Rational(-1, 3)), strict=True))
+    at |= {x: sympy.Rational(-4, 5), y: sympy.Rational(7, 3)}
+    require((jacobian - claimed).subs(at) == sympy.zeros(2, 2), "T4, derivative of p at a rational point")
+    return claimed
+
+
+def interior(
+    gradients: torch.Tensor, task_weights: torch.Tensor, *, kappa: float = 1.5, nu: float = 0.2
+) -> torch.Tensor:
+    """CAME-Grad where every α_i > 0, from the point p of the affine hull of the gradients nearest to 0; without ρ.
+
+    Args:
+        gradients: (..., K, d) float64, linearly independent.
+        task_weights: (K,) or (..., K).
+        kappa, nu: of CAME-Grad.
+
+    Example:
+        >>> G = pair(1.0, np.deg2rad(150))
+        >>> w = torch.tensor([0.3, 0.7]).double()
+        >>> torch.allclose(interior(G, w), came_grad(G, w, rho=0.5).update)
+        True
+        >>> torch.allclose(interior(G, w), came_grad(G, w, rho=0.9).update)
+        True
+    """
+    M = gradients @ gradients.mT
+    share = torch.linalg.solve(M, torch.ones(M.shape[:-1], dtype=M.dtype))
+    p = torch.einsum("...k,...kd->...d", share / share.sum(-1, keepdim=True), gradients)
+    joint = torch.einsum("...k,...kd->...d", task_weights, gradients)
+    return kappa * ((1 - nu) * joint.norm(dim=-1, keepdim=True) * p / p.norm(dim=-1, keepdim=True) + nu * joint)
 
 
 def pair(ratio: float, angle: float, dimension: int = 2) -> torch.Tensor:
@@ -155,6 +217,13 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
             Check(f"T4.{name}", f"Jacobian of F against central differences, K = {tasks}", 0, error, error, 1e-6,
                   "relative", f"60 random problems, supports of {sorted(branches)} tasks")
         )  # fmt: skip
+    for name, tasks in (("j", 2), ("l", 3)):
+        away, branch = _interior_error(rng, tasks)
+        rows.append(Check(f"T4.{name}", f"K = {tasks}, all α_i > 0: F from p alone, whatever ρ is", 0, away, away, 1e-8,
+                          "relative", f"optimizers.came_grad at ρ = 0.1 … 0.9, {branch} of 6,000"))  # fmt: skip
+    clipped = _interior_error(rng, 2, interior_only=False)[0]
+    rows.append(Check("T4.k", "the same on the clipped branch too", 0, clipped, clipped, 1e-8, "relative",
+                      "6,000 random pairs", control=True))  # fmt: skip
     automatic = _automatic(rng)
     rows.append(Check("T4.c", "Jacobian of F against autograd of the closed form, K = 2", 0, automatic, automatic,
                       1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
@@ -195,6 +264,31 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     return rows
 
 
+def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """κ* at random settings against Monte Carlo: 60 points over (φ, b/a, ω, ρ, ν, correlation)."""
+    rng = np.random.default_rng(seed)
+    worst, at, tried = 0.0, (0.0, 0.0), 0
+    while tried < 60:
+        ratio, angle = float(np.exp(rng.uniform(-1, 1))), float(rng.uniform(0.3, 2.9))
+        share, rho, nu = rng.uniform(0.2, 0.8), float(rng.uniform(0.1, 0.9)), float(rng.uniform(0, 0.9))
+        correlation = float(rng.uniform(-0.9, 0.9))
+        G, w = pair(ratio, angle), torch.tensor([share, 1 - share]).double()
+        if linearize(G, w, rho=rho, nu=nu).margin < 0.02:
+            continue
+        tried += 1
+        noise = AdditiveNoise.correlated([1.0, 1.0], correlation=correlation, dimension=2)
+        predicted = diffusion_ratio(ratio, angle, w, rho=rho, nu=nu, correlation=correlation)
+        total = float(noise.joint_covariance(w).trace())
+        measured, error = _trace(G, w, noise, 1e-4, paths, seed, {"kappa": 1.0, "rho": rho, "nu": nu})
+        z = abs(predicted - measured / total) / (error / total)
+        if z > worst:
+            worst, at = z, (predicted, measured / total)
+    return [
+        Check("T4.full", "tr JΣJᵀ/tr Σ_LS = 1/κ*² at 60 random settings, worst", at[0], at[1], worst, STANDARD_ERRORS,
+              "SE", f"{paths} updates each, noise 1e-4")
+    ]  # fmt: skip
+
+
 def _finite_differences(rng: np.random.Generator, tasks: int) -> tuple[float, set[int]]:
     worst, branches, tried = 0.0, set(), 0
     while tried < 60:
@@ -211,6 +305,21 @@ def _finite_differences(rng: np.random.Generator, tasks: int) -> tuple[float, se
         exact = torch.einsum("aib,ib->a", at.jacobian, direction)
         worst = max(worst, float((numeric - exact).norm() / exact.norm()))
     return worst, branches
+
+
+def _interior_error(rng: np.random.Generator, tasks: int, *, interior_only: bool = True) -> tuple[float, int]:
+    """Largest relative distance between F and its closed form, and how many pairs were interior."""
+    worst, count = 0.0, 0
+    for rho in (0.1, 0.5, 0.9):
+        G = torch.from_numpy(rng.normal(size=(2000, tasks, 6)) * np.exp(rng.uniform(-0.5, 0.5, size=(2000, tasks, 1))))
+        w = torch.from_numpy(rng.uniform(0.3, 2, size=(2000, tasks)))
+        r = came_grad(G, w, rho=rho)
+        inside = (r.alpha > 1e-9).all(-1)
+        count += int(inside.sum())
+        chosen = inside if interior_only else ~inside
+        distance = (interior(G, w) - r.update)[chosen].norm(dim=-1) / r.update[chosen].norm(dim=-1)
+        worst = max(worst, float(distance.max()))
+    return worst, count
 
 
 def _automatic(rng: np.random.Generator) -> float:
@@ -250,6 +359,3 @@ def _trace(
     update = came_grad(G + scale * epsilon, w, **options).update / scale  # type: ignore[arg-type]
     squared = (update - update.mean(0)).square().sum(-1)
     return float(squared.mean() * samples / (samples - 1)), float(squared.std() / samples**0.5)
-
-
-__all__ = ["Sensitivity", "breakdown", "check", "derive", "diffusion_ratio", "restoration_threshold", "threshold_map"]

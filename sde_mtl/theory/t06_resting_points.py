@@ -285,6 +285,19 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     ]  # fmt: skip
 
 
+def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """The phase diagram on a fine grid, by gradient descent and by Adam."""
+    nus = (0.0, 0.1, 0.2, 0.3, 0.4, 0.45, 0.48, 0.52, 0.55, 0.6, 0.7, 0.8, 0.9)
+    expected = np.array([0.0 if nu < 0.5 else 1.0 for nu in nus])
+    rows = []
+    for name, adam in (("gradient descent", False), ("Adam", True)):
+        diagram = phase_diagram(nus, (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95), steps=10_000, adam=adam)
+        off = max(float(np.abs(diagram.position - expected).max()), float(diagram.off.max()))
+        rows.append(Check(f"T6.full-{'adam' if adam else 'gd'}", f"the transition is at ν = ½ for every ρ, {name}", 0.0,
+                          off, off, 0.05, "absolute", "91 resting points, ρ = 0.05 … 0.95"))  # fmt: skip
+    return rows
+
+
 def _slope(x: Array, y: Array) -> tuple[float, float]:
     """Least-squares slope and its standard error."""
     design = np.stack([x, np.ones_like(x)], 1)

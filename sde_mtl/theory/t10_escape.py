@@ -245,3 +245,17 @@ def _check_wells(seed: int) -> list[Check]:
                       max(0.0, (ratio - 1) / error + STANDARD_ERRORS), STANDARD_ERRORS - 5, "SE",
                       f"{first}; at least 5 SE below"))  # fmt: skip
     return rows
+
+
+def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
+    """The two-dimensional comparisons with five times the paths and other noise; the signs must stay."""
+    rows = []
+    for letter, (setting, sign) in zip("abcd", zip(WELLS, (0, -1, 1, 1), strict=True), strict=True):
+        came = wells("came-grad", setting, learning_rate=RATE, kappa=KAPPA, paths=paths, seed=seed + 1)
+        ratio, error = rate_ratio(came, wells("linear", setting, paths=paths, seed=seed + 1))
+        z = (ratio - 1) / error
+        claim = {0: "like LS", -1: "less than LS", 1: "more than LS"}[sign]
+        rows.append(Check(f"T10.full-{letter}", f"CAME-Grad escapes {claim}: {setting}", 1.0, ratio,
+                          abs(z) if sign == 0 else max(0.0, 2 * STANDARD_ERRORS - sign * z), STANDARD_ERRORS, "SE",
+                          f"{paths} paths, 1,000 steps"))  # fmt: skip
+    return rows

@@ -52,7 +52,7 @@ def test_verify_fails_when_a_check_fails(monkeypatch: pytest.MonkeyPatch, capsys
         (["report", "nowhere"], "verify.json is missing"),
         (["simulate", "--learning-rate", "-1"], "learning_rate = -1"),
         (["simulate", "--correlation", "-2"], "positive semidefinite"),
-        (["simulate", "--aggregator", "came-grad", "--scheme", "euler-maruyama"], "linear scalarization only"),
+        (["simulate", "--aggregator", "came-grad", "--scheme", "euler-maruyama"], "others have --scheme effective-sde"),
         (["simulate", "--steps", "0"], "steps = 0"),
     ],
 )
