@@ -157,7 +157,7 @@ class GradientLogWriter:
         *,
         shard_batches: int = 16,
         directions: int = 0,
-        curvature_batches: int = 4,
+        curvature_batches: int = 2,
     ) -> None:
         """Per-task gradients of many micro-batches at the present parameters, which stay as they are.
 

@@ -311,9 +311,10 @@ def _effective(
         return float(products[np.ix_(index, index)][distinct].mean())
 
     def spread_of(index: NDArray[np.int64]) -> float:
-        n = len(index)
-        chosen = products[np.ix_(index, index)]
-        return float((np.trace(chosen) - chosen.sum() / n) / (n - 1))
+        """Unbiased tr Cov F, half the mean squared distance of distinct micro-batches."""
+        chosen, distinct = products[np.ix_(index, index)], index[:, None] != index[None]
+        own = chosen.diagonal()
+        return float((0.5 * (own[:, None] + own[None]) - chosen)[distinct].mean())
 
     return Effective(
         name,

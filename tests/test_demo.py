@@ -37,7 +37,13 @@ def test_it_falls_back_and_says_why(done: tuple[Path, str]) -> None:
 
 def test_it_ends_with_tables_and_a_page(done: tuple[Path, str]) -> None:
     out, shown = done
-    for part in ("sde-mtl verify", "gradient logs (rendered images)", "verdicts", "training, phantom reports"):
+    for part in (
+        "sde-mtl verify",
+        "gradient logs (rendered images)",
+        "empirical SDE, came-grad",
+        "verdicts",
+        "training, phantom reports",
+    ):
         assert part in shown
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 3
