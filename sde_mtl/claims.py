@@ -62,7 +62,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("paper", "energy injection restores diffusion",
           "by the delta method iff κ ≥ κ*; at κ = 1 the direction removes diffusion (ratio 0.63 at 120°); κ = 1.5 is "
           "too small at b/a = 0.32, φ = 174.2°, ω_1 = 0.211", "holds if", _verify("T4"), ("T4",)),
-    Claim("paper", "CAME-Grad has more diffusion than linear scalarization",
+    Claim("paper", "energy injection restores diffusion, on real gradients",
           "real gradients of the compact model, single micro-batches: tr Cov F/(κ² tr Σ_LS) = 0.97 … 1.00 at six "
           "checkpoints: that of LS at the learning rate κη, no more", "not seen", ANALYZE, ("T4", "T8")),
     Claim("paper", "+2.3 % clinical average on MIMIC-CXR, +1.9 % on IU X-Ray over eight backbones",
