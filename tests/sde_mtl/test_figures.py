@@ -4,13 +4,17 @@ import pytest
 
 from sde_mtl import figures
 from sde_mtl.gallery import GALLERY
-from sde_mtl.theory import t10_escape
-from sde_mtl.theory_figures import escape
+from sde_mtl.theory import t06_resting_points, t10_escape
+from sde_mtl.theory_figures import escape, phases
 
 SHORT = ("drift", "breakdown", "orders")
+LONG = ("phases", "escape")  # drawn below from fewer points
 
 
-@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in GALLERY])
+@pytest.mark.parametrize(
+    "name",
+    [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in GALLERY if n not in LONG],
+)
 def test_every_figure_is_drawn_and_written(name: str, tmp_path: Path) -> None:
     names = figures.save(GALLERY[name](0), tmp_path, name)
     assert names == [f"{name}.svg", f"{name}.png"]
@@ -24,3 +28,9 @@ def test_bars_follow_the_rates() -> None:
     bars = escape(runs).axes[0].patches
     ratio, _ = t10_escape.rate_ratio(runs[setting]["came-grad"], runs[setting]["linear"])
     assert bars[-1].get_height() == pytest.approx(ratio)
+
+
+def test_phases_are_drawn_from_their_positions() -> None:
+    diagram = t06_resting_points.phase_diagram((0.2, 0.8), (0.3, 0.6), steps=100)
+    mesh = phases([diagram]).axes[0].collections[0]
+    assert mesh.get_array().ravel() == pytest.approx(diagram.position.ravel())
