@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sde_mtl import figures
@@ -33,4 +34,4 @@ def test_bars_follow_the_rates() -> None:
 def test_phases_are_drawn_from_their_positions() -> None:
     diagram = t06_resting_points.phase_diagram((0.2, 0.8), (0.3, 0.6), steps=100)
     mesh = phases([diagram]).axes[0].collections[0]
-    assert mesh.get_array().ravel() == pytest.approx(diagram.position.ravel())
+    assert np.asarray(mesh.get_array()).ravel() == pytest.approx(diagram.position.ravel())
