@@ -40,7 +40,8 @@ def breakdown(seed: int) -> Figure:
     scales = np.geomspace(1e-3, 2, 12).tolist()
     pairs = {"φ = 60°": 60.0, "φ = 120°": 120.0, "φ = 170°": 170.0}
     results = {label: t04.breakdown(1.0, np.deg2rad(phi), scales, seed=seed) for label, phi in pairs.items()}
-    return theory_figures.breakdown(scales, results)
+    kinks = {label: t04.kink_distance(t04.pair(1.0, np.deg2rad(phi))) for label, phi in pairs.items()}
+    return theory_figures.breakdown(scales, results, kinks)
 
 
 def phases(seed: int) -> Figure:

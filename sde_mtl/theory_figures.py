@@ -79,14 +79,24 @@ def threshold(ratios: Array, angles: Array, maps: Mapping[str, Array]) -> Figure
         return figure
 
 
-def breakdown(scales: Sequence[float], results: Mapping[str, tuple[Array, Array, float]]) -> Figure:
-    """Where the delta method breaks: measured diffusion over its prediction against the noise scale (T4)."""
+def breakdown(
+    scales: Sequence[float], results: Mapping[str, tuple[Array, Array, float]], kinks: Mapping[str, float]
+) -> Figure:
+    """Where the delta method breaks: measured diffusion over its prediction against the noise scale (T4).
+
+    Args:
+        scales: of the noise.
+        results: label to (measured, standard error, prediction).
+        kinks: label to the distance of the nearest kink; a third of it is drawn as where the method should end.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 3.0), layout="constrained")
         axis = figure.subplots()
         for (label, (measured, error, predicted)), colour in zip(results.items(), COLOURS, strict=False):
             axis.errorbar(scales, measured / predicted, 2 * error / predicted, fmt="o-", ms=3, lw=1, capsize=2,
                           color=colour, label=label)  # fmt: skip
+            axis.axvline(kinks[label] / 3, color=colour, lw=1.2, ls=":")
+        axis.plot([], [], color=GREY, lw=1.2, ls=":", label="a third of the way to the nearest kink")
         axis.axhline(1, color=GREY, lw=0.8)
         axis.set_xscale("log")
         axis.set_xlabel("noise per component, relative to ‖$g_1$‖")

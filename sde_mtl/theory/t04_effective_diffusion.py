@@ -188,6 +188,34 @@ def threshold_map(
     return out
 
 
+def kink_distance(gradients: torch.Tensor, *, rho: float = 0.5, step: float = 1e-6) -> float:
+    """Distance to the nearest kink of F in the direction of steepest approach, to first order.
+
+    The least of v/‖∂v/∂G‖ over what must stay positive on a branch: the α_i that are, ‖μ‖ and ‖g_α‖. Noise of standard
+    deviation σ per component reaches it at d/σ standard deviations; the delta method holds where that is 3 or more.
+
+    Args:
+        gradients: (K, d) float64.
+        rho: of stage 1.
+        step: of the central differences.
+
+    Example:
+        >>> [round(kink_distance(pair(1.0, np.deg2rad(phi))), 3) for phi in (60, 120, 170)]
+        [0.118, 0.354, 0.123]
+    """
+
+    def positive(G: torch.Tensor) -> torch.Tensor:
+        r = came_grad(G, rho=rho)
+        combined = torch.einsum("...k,...kd->...d", r.alpha, G)
+        return torch.cat([r.alpha, r.mean.norm(dim=-1, keepdim=True), combined.norm(dim=-1, keepdim=True)], -1)
+
+    directions = torch.eye(gradients.numel(), dtype=torch.float64).reshape(-1, *gradients.shape)
+    slope = (positive(gradients + step * directions) - positive(gradients - step * directions)) / (2 * step)
+    value = positive(gradients)
+    alive = value > 0
+    return float((value / slope.norm(dim=0))[alive].min())
+
+
 def breakdown(
     ratio: float, angle: float, scales: Sequence[float], *, samples: int = 20_000, seed: int = 0
 ) -> tuple[Array, Array, float]:
@@ -224,6 +252,17 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     clipped = _interior_error(rng, 2, interior_only=False)[0]
     rows.append(Check("T4.k", "the same on the clipped branch too", 0, clipped, clipped, 1e-8, "relative",
                       "6,000 random pairs", control=True))  # fmt: skip
+    for name, share, control in (("m", 1 / 3, False), ("n", 2.0, True)):
+        ratios = []
+        for phi in (60.0, 120.0, 170.0):
+            scale = share * kink_distance(pair(1.0, np.deg2rad(phi)))
+            (found,), _, expected = breakdown(1.0, np.deg2rad(phi), [scale], samples=2 * paths, seed=seed)
+            ratios.append(found / expected)
+        far = max(ratios, key=lambda r: abs(r - 1))
+        rows.append(
+            Check(f"T4.{name}", f"JΣJᵀ at noise of {share:.2g} kink distances", 1.0, far, abs(far - 1), 0.08,
+                  "relative", f"worst of φ = 60°, 120°, 170°; {2 * paths} updates", control=control)
+        )  # fmt: skip
     automatic = _automatic(rng)
     rows.append(Check("T4.c", "Jacobian of F against autograd of the closed form, K = 2", 0, automatic, automatic,
                       1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
