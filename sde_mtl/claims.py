@@ -85,8 +85,9 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("theory", "κ is a learning-rate multiplier, or nothing",
           "with SGD (η, κ) is (ηκ, 1) exactly; with Adam κ cancels up to O(ε)", "holds", _verify("T8"), ("T8",)),
     Claim("theory", "training with CAME-Grad follows its effective SDE",
-          "where the noise stays below a third of the way to the nearest kink; at real micro-batch noise the delta method "
-          "overstates tr Cov F by up to 18 % (Gaussian gradients through F: 2 %) and misses a loss change by up to 41 %",
+          "where the noise stays below a third of the way to the nearest kink; at real micro-batch noise the delta "
+          "method overstates tr Cov F by up to 18 % (Gaussian gradients through F: 2 %) and misses a loss change by up "
+          "to 41 %",
           "holds if", _verify("T4") + "; " + ANALYZE, ("T4",)),
     Claim("theory", "where the dual weighs every task, CAME-Grad does not depend on ρ",
           "its direction is the point of the gradients' affine hull nearest to 0 (MGDA's, inside the hull), at length "
