@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
@@ -184,7 +185,7 @@ class Analyze:
         console.print(verdict_table(judged))
         if self.out is not None:
             names = []
-            for name in ("conflict", "deviation", "diffusion"):
+            for name in ("conflict", "deviation", "diffusion", "effective"):
                 names += figures.save(getattr(figures, name)(analyses), self.out, name)
             _write_json(
                 self.out / "analysis.json",
@@ -320,6 +321,7 @@ Command = (
 def main() -> None:
     """Entry point of ``sde-mtl``."""
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    torch.set_num_threads(1)  # operations are small: more threads wait for each other, for minutes on a busy machine
     try:
         sys.exit(tyro.cli(Command, prog="sde-mtl", description=__doc__).run(console))
     except (GradientLogError, ValueError, OSError) as error:

@@ -106,6 +106,33 @@ def diffusion(analyses: Sequence[LogAnalysis]) -> Figure:
         return figure
 
 
+def effective(analyses: Sequence[LogAnalysis]) -> Figure:
+    """CAME-Grad's diffusion over that of LS at the same ηκ: measured, by the delta method, by Gaussian gradients."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        axis = figure.subplots()
+        for offset, (analysis, colour) in enumerate(zip(analyses, COLOURS, strict=False)):
+            points = analysis.empirical
+            shift = (offset - (len(analyses) - 1) / 2) * 0.03 * max(1, analysis.steps)
+            step = np.array([p.step for p in points]) + shift
+            value = np.array([p.restored.value for p in points])
+            bars = [
+                [p.restored.value - p.restored.low for p in points],
+                [p.restored.high - p.restored.value for p in points],
+            ]
+            axis.errorbar(step, value, np.maximum(np.array(bars).reshape(2, -1), 0), fmt="o", ms=4, capsize=3, lw=1.2,
+                          color=colour, label=f"{analysis.name}: measured")  # fmt: skip
+            axis.plot(step, [p.restored_delta for p in points], "x", ms=6, color=colour,
+                      label=f"{analysis.name}: delta method (T4)")  # fmt: skip
+            axis.plot(step, [p.restored_gaussian for p in points], "+", ms=7, color=colour,
+                      label=f"{analysis.name}: Gaussian gradients")  # fmt: skip
+        axis.axhline(1, color=GREY, lw=0.8)
+        axis.set_xlabel("training step of the frozen parameters")
+        axis.set_ylabel(r"tr Cov $F$ / $\kappa^2$ tr $\Sigma_{LS}$")
+        figure.legend(fontsize=8, loc="outside upper center", ncols=2)
+        return figure
+
+
 def moments(simulated: Ensemble, law: OrnsteinUhlenbeck, start: Sequence[float], learning_rate: float) -> Figure:
     """Mean and variances of the training loop against the SDE's and the recursion's closed forms."""
     with matplotlib.rc_context(STYLE):

@@ -39,7 +39,7 @@ class Check:
         """error ≤ tolerance; for a control the opposite. NaN never passes."""
         if math.isnan(self.error):
             return False
-        return (self.error > self.tolerance) == self.control
+        return bool(self.error > self.tolerance) == self.control
 
     @property
     def verdict(self) -> str:

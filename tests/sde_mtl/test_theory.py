@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import sympy
@@ -26,6 +28,7 @@ def test_every_check_passes_and_every_statement_has_a_control(name: str) -> None
     assert [row.id for row in checks if not row.passed] == []
     assert any(row.control for row in checks)
     assert len({row.id for row in checks}) == len(checks)
+    json.dumps([row.as_dict() for row in checks])
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
