@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers import cagrad, came_grad_coefficients, linear, mgda, pcgrad
+from optimizers import cagrad, came_grad_coefficients, gramian, linear, mgda, pcgrad
 
 Aggregator = Callable[[Tensor, Tensor], Tensor]
 """Gramian (..., K, K) and task weights (K,) to coefficients (..., K) of the update."""
@@ -61,3 +61,13 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     bound = partial(AGGREGATORS[name], **options)
     bound(torch.eye(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     return bound
+
+
+def aggregate(function: Aggregator, gradients: Tensor, task_weights: Tensor) -> Tensor:
+    """F(G), the aggregated gradients: (n, K, d) float64 → (n, d).
+
+    Example:
+        >>> aggregate(linear, torch.eye(2).double()[None], torch.tensor([1.0, 4.0]).double())
+        tensor([[1., 4.]], dtype=torch.float64)
+    """
+    return torch.einsum("nk,nkd->nd", function(gramian(gradients), task_weights), gradients)

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from optimizers import gramian
-from sde_mtl.aggregators import Aggregator
+from sde_mtl.aggregators import Aggregator, aggregate
 from sde_mtl.noise import AdditiveNoise, GradientNoise
 from sde_mtl.problems import Problem, Quadratic
 
@@ -71,7 +70,7 @@ class Recursion:
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
         """One training step of every path."""
         observed = self.noise.observe(self.problem, theta, paths, step, seed=seed)
-        return theta - self.learning_rate * _aggregate(self.aggregator, observed, self.task_weights)
+        return theta - self.learning_rate * aggregate(self.aggregator, observed, self.task_weights)
 
 
 class EffectiveSDE:
@@ -131,7 +130,7 @@ class EffectiveSDE:
         h = (DIFFERENCE * largest)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
         h = torch.where(h.isfinite(), h, 1.0)
         here, ahead, behind = (
-            _aggregate(self.aggregator, at, self.task_weights) for at in (g, g + h * noise, g - h * noise)
+            aggregate(self.aggregator, at, self.task_weights) for at in (g, g + h * noise, g - h * noise)
         )
         first = (ahead - behind) / (2 * h[:, 0])
         drift = here
@@ -183,10 +182,6 @@ class LinearSDE:
         increment = math.sqrt(self.learning_rate * dt) * noise
         total = dt * self.problem.gradients(theta) + increment
         return theta - torch.einsum("k,nkd->nd", self.task_weights, total)
-
-
-def _aggregate(aggregator: Aggregator, gradients: Tensor, task_weights: Tensor) -> Tensor:
-    return torch.einsum("nk,nkd->nd", aggregator(gramian(gradients), task_weights), gradients)
 
 
 def _check(problem: Problem, noise: GradientNoise, learning_rate: float) -> None:

@@ -25,8 +25,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from optimizers import gramian
-from sde_mtl.aggregators import Aggregator, aggregator
+from sde_mtl.aggregators import Aggregator, aggregate, aggregator
 from sde_mtl.bootstrap import Interval, bootstrap
 from sde_mtl.dynamics import EffectiveSDE, Recursion
 from sde_mtl.gradient_log import FrozenSet, GradientLog
@@ -267,7 +266,7 @@ def empirical_sde(
         _effective(name, function, first.mean(0), noise, epsilon, second, w, replicates, seed)
         for name, function in chosen.items()
     ]
-    pushed = {name: _push(function, torch.from_numpy(p), w).numpy() for name, function in chosen.items()}
+    pushed = {name: aggregate(function, torch.from_numpy(p), w).numpy() for name, function in chosen.items()}
 
     def ratio(index: NDArray[np.int64]) -> float:
         spread = [float(pushed[name][index].var(0).sum()) for name in ("came-grad", "linear")]
@@ -285,24 +284,20 @@ def empirical_sde(
     )
 
 
-def _push(function: Aggregator, gradients: Tensor, w: Tensor) -> Tensor:
-    return torch.einsum("nk,nkm->nm", function(gramian(gradients), w), gradients)
-
-
 def _effective(
     name: str, function: Aggregator, mean: Array, noise: EmpiricalNoise, epsilon: Tensor, held_out: Array, w: Tensor,
     replicates: int, seed: int,
 ) -> Effective:  # fmt: skip
     g = torch.from_numpy(mean)[None]
     h = DELTA * float(g.abs().max() / epsilon.abs().max())
-    here = _push(function, g, w)
-    ahead, behind = _push(function, g + h * epsilon, w), _push(function, g - h * epsilon, w)
+    here = aggregate(function, g, w)
+    ahead, behind = aggregate(function, g + h * epsilon, w), aggregate(function, g - h * epsilon, w)
     linearized = (ahead - behind) / (2 * h)
     drift = here[0] + ((ahead - 2 * here + behind) / (2 * h * h)).mean(0)
-    spread, mirrored = _push(function, g + epsilon, w), _push(function, g - epsilon, w)
+    spread, mirrored = aggregate(function, g + epsilon, w), aggregate(function, g - epsilon, w)
     diffusion = float(linearized.square().sum(-1).mean())
     excess = diffusion / noise.count  # of ‖F(ḡ)‖² by the error of ḡ itself, to first order
-    measured = _push(function, torch.from_numpy(held_out), w).numpy()
+    measured = aggregate(function, torch.from_numpy(held_out), w).numpy()
     products = measured @ measured.T
 
     def squared_mean(index: NDArray[np.int64]) -> float:

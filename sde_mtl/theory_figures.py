@@ -106,7 +106,7 @@ def breakdown(
 
 
 def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
-    """Where training rests over (ν, ρ), with both predicted boundaries; LS with equal weights as a strip below (T6)."""
+    """Where training rests over (ν, ρ), with both predicted boundaries; LS with equal weights in words (T6)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * len(diagrams) + 0.8, 3.4), layout="constrained")
         axes = figure.subplots(1, len(diagrams), sharey=True, squeeze=False)[0]

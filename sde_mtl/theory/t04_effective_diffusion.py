@@ -81,13 +81,13 @@ def derive() -> dict[str, sympy.Expr]:
 
 def _derive_interior() -> sympy.Matrix:
     """∂p/∂g_1 on the interior branch, after checking that the printed stage 1 gives u* ∥ p for any ρ."""
-    x, y = sympy.symbols("x y", positive=True)
+    x, y = sympy.symbols("x y", real=True)
     g = sympy.Matrix(sympy.symbols("g0 g1", real=True))
     other = sympy.Matrix([x, y])
     mu, delta = (g + other) / 2, g - other
     A, q = delta.dot(delta), delta.dot(mu)
     p = mu - q / A * delta
-    # The dual's interior stationary point in the plane: g_α = p − τδ with q = ρ‖μ‖·δᵀ(τδ)/‖g_α‖, so δᵀu* = 0.
+    # df/dα = δᵀμ + ρ‖μ‖δᵀg_α/‖g_α‖ = δᵀu* = 0 at an interior α, and g_α = p − τδ for some τ.
     tau = sympy.Symbol("tau", real=True)
     combined = p - tau * delta
     push = sympy.Symbol("push", real=True)  # ρ‖μ‖/‖g_α‖

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from textwrap import dedent
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,27 +15,13 @@ from sde_mtl.problems import Quadratic
 from sde_mtl.simulate import simulate
 from sde_mtl.sweep import SweepError, read_sweep, run_point, run_sweep
 
-EXAMPLE = """
-[problem]
-kind = "quadratic"
-curvatures = [[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 0.7]]]
-centres = [[1.0, 0.0], [-1.0, 0.5]]
-[noise]
-kind = "additive"
-variances = [1.0, 1.0]
-[aggregator]
-name = "came-grad"
-[run]
-task_weights = [1.0, 4.0]
-initial = [2.0, 2.0]
-learning_rate = 0.01
-steps = 20
-paths = 50
-record = 3
-[sweep]
-"aggregator.nu" = [0.2, 0.6]
-"noise.correlation" = [-0.6, 0.0]
-"""
+assert sweep_module.__doc__
+EXAMPLE = (
+    dedent(sweep_module.__doc__.split("::\n")[1])
+    .replace("steps = 500", "steps = 20")
+    .replace("paths = 2000", "paths = 50\nrecord = 3")
+)
+"""The module's own example, made small."""
 
 
 @pytest.fixture
