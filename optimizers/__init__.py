@@ -20,23 +20,21 @@ from optimizers.came_grad import (
     came_grad_coefficients,
     came_grad_stages,
 )
+from optimizers.came_grad_optimizer import CAMEGrad
+from optimizers.diagnostics import NonFiniteError, StepDiagnostics
 from optimizers.dual import DualSolution, solve_dual
 from optimizers.gramian import gramian
 from optimizers.linear import linear
 from optimizers.mgda import mgda
 from optimizers.pcgrad import pcgrad
-from optimizers.step import (
-    CAMEGrad,
-    MultiTaskOptimizer,
-    NonFiniteError,
-    StepDiagnostics,
-    task_gradients,
-)
+from optimizers.step import JacobianAggregator, MultiTaskOptimizer
+from optimizers.task_gradients import task_gradients
 
 __all__ = [
     "CAMEGrad",
     "CAMEGradResult",
     "DualSolution",
+    "JacobianAggregator",
     "MultiTaskOptimizer",
     "NonFiniteError",
     "SolverWarning",

@@ -1,52 +1,43 @@
-"""The training step: per-task backward passes, an aggregator, and the wrapped torch optimizer.
+"""The training step: per-task backward, the aggregate into ``.grad``, then the wrapped torch optimizer's step."""
 
-Cost of a step with K tasks and P parameters: K backward passes, one K×K Gramian, one weighted sum, and
-K + 1 sets of P gradients in memory.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from optimizers.came_grad import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
+from optimizers.diagnostics import NonFiniteError, StepDiagnostics
+from optimizers.distributed import average_, averaged, refuse_sharded, world_size
 from optimizers.gramian import check_gramian, check_task_weights, gramian_of_parameters
+from optimizers.task_gradients import TaskGradients, gradient, loss_values, task_gradients
 
 Aggregator = Callable[[Tensor, Tensor], Tensor]
-TaskGradients = list[list[Tensor]]
 Observer = Callable[[TaskGradients, Tensor], None]
+OnNonFinite = Literal["raise", "skip", "propagate"]
 
 
-class NonFiniteError(ValueError):
-    """A loss or a gradient is NaN or infinite. Parameters, gradients and optimizer state are untouched."""
+class JacobianAggregator(Protocol):
+    """An aggregator that needs the gradients themselves, not only their Gramian."""
+
+    def combine(self, jacobian: Tensor, task_weights: Tensor) -> Tensor:
+        """(K, P) gradients and (K,) weights → (P,) update."""
+        ...
 
 
-@dataclass(frozen=True)
-class StepDiagnostics:
-    """What the last backward saw and decided; CPU tensors, float64 unless said otherwise.
-
-    Attributes:
-        losses: (K,).
-        gramian: (K, K) inner products of the task gradients.
-        norms: (K,) norms of the task gradients.
-        cosines: (K, K) cosines between them; 0 where a gradient is zero.
-        coefficients: (K,), the update is Gᵀ·coefficients.
-        alpha: (K,) on the simplex, or None for aggregators without a dual.
-        dual_value: f(α*), or None.
-        valid: whether every task improves along stage 1's direction (theory T5), or None.
-    """
+@dataclass
+class _Pending:
+    """Sum over the micro-batches of one step."""
 
     losses: Tensor
-    gramian: Tensor
-    norms: Tensor
-    cosines: Tensor
-    coefficients: Tensor
-    alpha: Tensor | None = None
-    dual_value: float | None = None
-    valid: bool | None = None
+    gradients: TaskGradients
+    """One list a task, or a single one where coefficients are reused."""
+    reused: bool
+
+    def add(self, other: "_Pending") -> None:
+        self.losses = self.losses + other.losses
+        for mine, theirs in zip(self.gradients, other.gradients, strict=True):
+            torch._foreach_add_(mine, theirs)
 
 
 class MultiTaskOptimizer:
@@ -56,22 +47,34 @@ class MultiTaskOptimizer:
     the caller does to gradients, then ``step()`` and ``zero_grad()``; or ``step(losses)``, which zeroes,
     goes backward and steps.
 
+    Under ``torch.distributed`` the task gradients are averaged over the processes before they are aggregated, so
+    that every process takes the step of the joint batch; every process must then make the same calls. A model wrapped
+    in DistributedDataParallel works with or without ``find_unused_parameters`` and ``no_sync``.
+
     Args:
         optimizer: any torch optimizer that needs no closure; its parameters that require a gradient are
             the ones differentiated. A parameter that a task does not reach has gradient zero for it.
         aggregator: maps a (K, K) Gramian and (K,) task weights to (K,) coefficients, such as
-            :func:`optimizers.linear`.
-        observer: called with the per-task gradients (K lists of one tensor a parameter) and their Gramian
-            before they are combined; for gradient logs. It must not change them.
-        on_nonfinite: "raise" a :class:`NonFiniteError`, or "skip" the step and count it in ``skipped``.
+            :func:`optimizers.linear`; or a :class:`JacobianAggregator`, at the memory of one more K×P matrix.
+        shared: the parameters on which conflicts are resolved; None takes all. The others (task heads) get the
+            gradient of the weighted sum, Σ ω_i g_i.
+        refresh_every: N solves on every N-th step; the steps between go backward once, through Σ c_i L_i with the
+            last coefficients c. That gives up the aggregator's guarantees on these steps.
+        process_group: over which gradients are averaged; None is the default group. A group of this
+            process alone averages nothing.
+        observer: called with the per-task gradients of the shared parameters (K lists of one tensor a parameter) and
+            their Gramian before they are combined, on fresh steps; for gradient logs. It must not change them.
+        on_nonfinite: "raise" a :class:`NonFiniteError`, "skip" the step and count it in ``skipped``, or "propagate":
+            fill ``.grad`` with NaN, for a GradScaler to find.
 
     Attributes:
         last: :class:`StepDiagnostics` of the last successful backward, or None.
         skipped: number of steps skipped for non-finite losses or gradients.
 
     Raises:
-        TypeError: if ``optimizer`` is no torch optimizer or needs a closure (LBFGS).
-        ValueError: if ``on_nonfinite`` is neither "raise" nor "skip".
+        TypeError: if ``optimizer`` is no torch optimizer, needs a closure (LBFGS) or has sharded parameters (FSDP2).
+        ValueError: for an unknown ``on_nonfinite``, a ``refresh_every`` below 1 or above 1 with a
+            :class:`JacobianAggregator`, or ``shared`` parameters that the optimizer does not have.
 
     Example:
         >>> from optimizers import linear
@@ -85,10 +88,13 @@ class MultiTaskOptimizer:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        aggregator: Aggregator,
+        aggregator: Aggregator | JacobianAggregator,
         *,
+        shared: Iterable[Tensor] | None = None,
+        refresh_every: int = 1,
+        process_group: Any = None,
         observer: Observer | None = None,
-        on_nonfinite: Literal["raise", "skip"] = "raise",
+        on_nonfinite: OnNonFinite = "raise",
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -97,17 +103,53 @@ class MultiTaskOptimizer:
                 "LBFGS re-evaluates one loss in a closure and cannot follow an aggregate of several; "
                 "use a first-order optimizer such as AdamW or SGD"
             )
-        if on_nonfinite not in ("raise", "skip"):
-            raise ValueError(f"on_nonfinite = {on_nonfinite!r} must be 'raise' or 'skip'")
+        if on_nonfinite not in ("raise", "skip", "propagate"):
+            raise ValueError(f"on_nonfinite = {on_nonfinite!r} must be 'raise', 'skip' or 'propagate'")
+        if refresh_every < 1:
+            raise ValueError(f"refresh_every = {refresh_every} must be >= 1; 1 solves on every step")
+        if refresh_every > 1 and hasattr(aggregator, "combine"):
+            raise ValueError(
+                f"refresh_every = {refresh_every} needs coefficients to reuse, which {type(aggregator).__name__} "
+                "does not have; use 1"
+            )
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        refuse_sharded(parameters)
         self.optimizer = optimizer
         self.aggregator = aggregator
+        self.refresh_every = refresh_every
+        self.process_group = process_group
         self.observer = observer
         self.on_nonfinite = on_nonfinite
         self.last: StepDiagnostics | None = None
         self.skipped = 0
+        self._shared = None if shared is None else _identities(shared, parameters)
+        self._pending: _Pending | None = None
+        self._reuse: tuple[Tensor, Tensor] | None = None
+        self._age = 0
         self._skip_next = False
 
-    def backward(self, losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None = None) -> None:
+    def accumulate(
+        self, losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None = None, *, scale: float = 1.0
+    ) -> None:
+        """Add the task gradients of one micro-batch, on this process alone; the next :meth:`backward` includes them.
+
+        The aggregate is then that of the joint batch, at the memory of one more set of K gradients. Divide every
+        loss by the number of micro-batches. (Calling :meth:`backward` for each micro-batch instead sums their
+        aggregates.)
+
+        Args:
+            losses, task_weights, scale: as for :meth:`backward`; non-finite numbers are found there.
+
+        Raises:
+            ValueError: as :meth:`backward`, or for another number of losses than before.
+        """
+        values = loss_values(losses)
+        weights = check_task_weights(task_weights, torch.empty(len(values), len(values)))
+        self._collect(values, losses, weights, scale)
+
+    def backward(
+        self, losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None = None, *, scale: float = 1.0
+    ) -> None:
         """Add the aggregate of the task gradients to ``.grad`` of every trainable parameter.
 
         The graph of the losses is freed, as by ``Tensor.backward``.
@@ -115,13 +157,16 @@ class MultiTaskOptimizer:
         Args:
             losses: K scalar tensors.
             task_weights: K weights ≥ 0, not all zero; ones by default.
+            scale: what the losses were multiplied by, ``GradScaler.get_scale()``. ``.grad`` keeps it, for
+                ``GradScaler.unscale_(optimizer.optimizer)``; diagnostics and the observer see true units.
 
         Raises:
             ValueError: for no losses, a loss that is not a scalar or has no gradient, bad weights, sparse
                 or complex gradients; the message names the task.
-            NonFiniteError: for a non-finite loss or gradient, unless ``on_nonfinite="skip"``.
+            NonFiniteError: for a non-finite loss or gradient on any process, unless ``on_nonfinite`` says otherwise.
+                Accumulated micro-batches are dropped.
         """
-        self._backward(losses, task_weights, accumulate=True)
+        self._backward(losses, task_weights, accumulate=True, scale=scale)
 
     def step(
         self,
@@ -141,7 +186,7 @@ class MultiTaskOptimizer:
         """
         if losses is not None:
             self._skip_next = False
-            self._backward(losses, task_weights, accumulate=False)
+            self._backward(losses, task_weights, accumulate=False, scale=1.0)
         elif task_weights is not None:
             raise TypeError("step() takes task_weights only together with losses")
         if self._skip_next:
@@ -151,8 +196,9 @@ class MultiTaskOptimizer:
         self.optimizer.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients, as ``torch.optim.Optimizer.zero_grad``, and forget a skipped backward."""
+        """Clear gradients as ``torch.optim.Optimizer.zero_grad``; forget micro-batches and a skipped backward."""
         self._skip_next = False
+        self._pending = None
         self.optimizer.zero_grad(set_to_none)
 
     @property
@@ -166,11 +212,15 @@ class MultiTaskOptimizer:
         return self.optimizer.state
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the wrapped optimizer, the aggregator's options and the count of skipped steps."""
+        """State of the wrapped optimizer, the aggregator's options, reused coefficients, count of skipped steps."""
+        reuse = None
+        if self._reuse is not None:
+            reuse = {"coefficients": self._reuse[0], "task_weights": self._reuse[1], "age": self._age}
         return {
             "optimizer": self.optimizer.state_dict(),
             "options": self._options(),
             "skipped": self.skipped,
+            "reuse": reuse,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -180,7 +230,7 @@ class MultiTaskOptimizer:
             ValueError: if it is not such a state, or was saved with other aggregator options; nothing is
                 loaded then.
         """
-        expected = {"optimizer", "options", "skipped"}
+        expected = {"optimizer", "options", "skipped", "reuse"}
         if not isinstance(state_dict, dict) or set(state_dict) != expected:
             raise ValueError(
                 f"not a state of {type(self).__name__}: expected the keys {sorted(expected)}; a plain "
@@ -193,12 +243,64 @@ class MultiTaskOptimizer:
             )
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.skipped = state_dict["skipped"]
+        reuse = state_dict["reuse"]
+        self._reuse = None if reuse is None else (reuse["coefficients"], reuse["task_weights"])
+        self._age = 0 if reuse is None else reuse["age"]
 
     def _options(self) -> dict[str, Any]:
         return {}
 
     def _aggregate(self, M: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        assert callable(self.aggregator)
         return self.aggregator(M, weights), {}
+
+    def _trainable(self) -> tuple[list[Tensor], list[int], list[int]]:
+        """Parameters, and the positions among them of the shared ones and of the others."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        shared: list[int] = []
+        others: list[int] = []
+        for index, parameter in enumerate(parameters):
+            (shared if self._shared is None or id(parameter) in self._shared else others).append(index)
+        return parameters, shared, others
+
+    def _collect(self, values: Tensor, losses: Sequence[Tensor], weights: Tensor, scale: float) -> None:
+        """Gradients of one micro-batch in true units, added to those of the step."""
+        parameters, shared, others = self._trainable()
+        reused = self._reuse is not None and 0 < self._age < self.refresh_every and bool(weights.equal(self._reuse[1]))
+        if reused:
+            assert self._reuse is not None
+            gradients = [self._weighted(losses, parameters, shared, others, *self._reuse)]
+        else:
+            gradients = task_gradients(losses, parameters)
+        if scale != 1.0:
+            for of_task in gradients:
+                torch._foreach_mul_(of_task, 1 / scale)
+        micro_batch = _Pending(values / scale, gradients, reused)
+        if self._pending is None:
+            self._pending = micro_batch
+        elif len(values) != len(self._pending.losses) or reused != self._pending.reused:
+            raise ValueError("the micro-batches of one step must have the same tasks and task_weights")
+        else:
+            self._pending.add(micro_batch)
+
+    @staticmethod
+    def _weighted(
+        losses: Sequence[Tensor],
+        parameters: list[Tensor],
+        shared: list[int],
+        others: list[int],
+        coefficients: Tensor,
+        weights: Tensor,
+    ) -> list[Tensor]:
+        """One backward through Σ c_i L_i for the shared parameters, and through Σ ω_i L_i for any others."""
+        result = [torch.empty(0)] * len(parameters)
+        for indices, factors, keep in ((shared, coefficients, bool(others)), (others, weights, False)):
+            if indices:
+                total = torch.stack([loss.reshape(()) * c for loss, c in zip(losses, factors.tolist(), strict=True)])
+                parts = gradient(total.sum(), [parameters[i] for i in indices], keep=keep, name="the weighted sum")
+                for index, part in zip(indices, parts, strict=True):
+                    result[index] = part
+        return result
 
     def _backward(
         self,
@@ -206,40 +308,94 @@ class MultiTaskOptimizer:
         task_weights: Tensor | Sequence[float] | None,
         *,
         accumulate: bool,
+        scale: float,
     ) -> None:
-        values = _check_losses(losses)
+        values = loss_values(losses)
         weights = check_task_weights(task_weights, torch.empty(len(values), len(values)))
-        if not values.isfinite().all():
-            task = int((~values.isfinite()).nonzero()[0])
-            self._nonfinite(f"loss of task {task} is {values[task].item()}")
+        total = values if self._pending is None else values + self._pending.losses * scale
+        parameters, shared, others = self._trainable()
+        total = averaged(total, self.process_group, parameters[0].device)
+        if not total.isfinite().all():
+            task = int((~total.isfinite()).nonzero()[0])
+            self._nonfinite(f"loss of task {task} is {total[task].item()}", parameters)
             return
-        parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-        gradients = task_gradients(losses, parameters)
-        M = gramian_of_parameters(gradients)
-        try:
-            check_gramian(M)
-        except ValueError as error:
-            self._nonfinite(str(error))
+        self._collect(values, losses, weights, scale)
+        assert self._pending is not None
+        collected, self._pending = self._pending, None
+        if world_size(self.process_group) > 1:
+            for of_task in collected.gradients:
+                average_(of_task, self.process_group)
+        if collected.reused:
+            update, last = self._reused(collected.gradients[0])
+        else:
+            update, last = self._fresh(collected.gradients, weights, shared, others)
+        if update is None:
+            self._nonfinite(last, parameters)
             return
-        coefficients, extra = self._aggregate(M, weights)
-        if self.observer is not None:
-            self.observer(gradients, M)
+        self.last = StepDiagnostics(losses=total / scale, **last)
         with torch.no_grad():
             if not accumulate:
                 self.zero_grad()
-            for parameter, *parts in zip(parameters, *gradients, strict=True):
-                total = parts[0] * coefficients[0].item()
-                for part, coefficient in zip(parts[1:], coefficients[1:], strict=True):
-                    total.add_(part, alpha=coefficient.item())
-                parameter.grad = total if parameter.grad is None else parameter.grad + total
+            if scale != 1.0:
+                torch._foreach_mul_(update, scale)
+            for parameter, part in zip(parameters, update, strict=True):
+                parameter.grad = part if parameter.grad is None else parameter.grad + part
+
+    def _fresh(
+        self, gradients: TaskGradients, weights: Tensor, shared: list[int], others: list[int]
+    ) -> tuple[list[Tensor] | None, Any]:
+        """The update and its diagnostics; None and what is not finite."""
+        resolved = [[of_task[i] for i in shared] for of_task in gradients] if others else gradients
+        M = gramian_of_parameters(resolved)
+        try:
+            check_gramian(M)
+        except ValueError as error:
+            return None, str(error)
+        coefficients: Tensor | None = None
+        extra: dict[str, Any] = {}
+        if not hasattr(self.aggregator, "combine"):
+            coefficients, extra = self._aggregate(M, weights)
+            self._reuse, self._age = (coefficients, weights), 1
+        if self.observer is not None:
+            self.observer(resolved, M)
+        with torch.no_grad():
+            combined = self._combined(resolved, weights) if coefficients is None else _sum(resolved, coefficients)
+            update = combined
+            if others:
+                by_index = dict(zip(shared, combined, strict=True))
+                rest = _sum([[of_task[i] for i in others] for of_task in gradients], weights)
+                by_index |= dict(zip(others, rest, strict=True))
+                update = [by_index[i] for i in range(len(by_index))]
         norms = M.diagonal().sqrt()
         outer = norms[:, None] * norms
         cosines = torch.where(outer > 0, M / torch.where(outer > 0, outer, 1.0), 0.0)
-        self.last = StepDiagnostics(values, M, norms, cosines, coefficients, **extra)
+        return update, {"gramian": M, "norms": norms, "cosines": cosines, "coefficients": coefficients, **extra}
 
-    def _nonfinite(self, message: str) -> None:
+    def _reused(self, update: list[Tensor]) -> tuple[list[Tensor] | None, Any]:
+        if not all(bool(part.isfinite().all()) for part in update):
+            return None, "a gradient of the weighted sum is not finite"
+        self._age += 1
+        fields = {} if self.last is None else {k: v for k, v in vars(self.last).items() if k != "losses"}
+        if not fields:  # resumed between two solutions
+            assert self._reuse is not None
+            unknown = torch.full((len(self._reuse[0]),) * 2, torch.nan, dtype=torch.float64)
+            fields = {"gramian": unknown, "norms": unknown[0], "cosines": unknown, "coefficients": self._reuse[0]}
+        return update, {**fields, "fresh": False}
+
+    def _combined(self, gradients: TaskGradients, weights: Tensor) -> list[Tensor]:
+        jacobian = torch.stack([torch.cat([part.reshape(-1) for part in of_task]) for of_task in gradients])
+        update = self.aggregator.combine(jacobian, weights.to(jacobian))  # type: ignore[union-attr]
+        sizes = [part.numel() for part in gradients[0]]
+        return [u.reshape(g.shape).to(g.dtype) for u, g in zip(update.split(sizes), gradients[0], strict=True)]
+
+    def _nonfinite(self, message: str, parameters: Sequence[Tensor]) -> None:
+        self._pending = None
         if self.on_nonfinite == "skip":
             self._skip_next = True
+            return
+        if self.on_nonfinite == "propagate":
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, torch.nan)
             return
         raise NonFiniteError(
             f"{message}; nothing was changed. Lower the learning rate or look at this batch, or pass "
@@ -247,127 +403,19 @@ class MultiTaskOptimizer:
         )
 
 
-class CAMEGrad(MultiTaskOptimizer):
-    r"""CAME-Grad around any torch optimizer (arXiv:2605.22635, eq. 8–14); see :func:`optimizers.came_grad`.
-
-    Args:
-        optimizer: a torch optimizer, such as AdamW.
-        rho: relative trust-region radius ρ in [0, 1).
-        kappa: magnitude enhancement κ ≥ 1. With SGD it multiplies the learning rate; with Adam it nearly
-            cancels (theory T8).
-        nu: share ν in [0, 1] of the joint gradient.
-        center, fusion: as in :func:`optimizers.came_grad`.
-        observer, on_nonfinite: as in :class:`MultiTaskOptimizer`.
-
-    Raises:
-        ValueError: for options outside their domain, naming the value.
-        TypeError: as :class:`MultiTaskOptimizer`.
-
-    Example:
-        The three calls that trainers of report generators make:
-
-        >>> from optimizers import CAMEGrad as CAME_Grad
-        >>> model = torch.nn.Linear(3, 2)
-        >>> came = CAME_Grad(torch.optim.AdamW(model.parameters()), rho=0.5, kappa=1.5, nu=0.2)
-        >>> loss_lm, loss_cls = model(torch.ones(3)).square()
-        >>> came.step([loss_lm, loss_cls], task_weights=[1.0, 4.0])
-        >>> came.param_groups[0]["lr"]
-        0.001
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        rho: float = 0.5,
-        kappa: float = 1.5,
-        nu: float = 0.2,
-        *,
-        center: Center = "mean",
-        fusion: Fusion = "fixed",
-        observer: Observer | None = None,
-        on_nonfinite: Literal["raise", "skip"] = "raise",
-    ) -> None:
-        check_options(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
-        self.rho, self.kappa, self.nu = rho, kappa, nu
-        self.center: Center = center
-        self.fusion: Fusion = fusion
-        super().__init__(
-            optimizer,
-            partial(came_grad_coefficients, **self._options()),
-            observer=observer,
-            on_nonfinite=on_nonfinite,
-        )
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "rho": self.rho,
-            "kappa": self.kappa,
-            "nu": self.nu,
-            "center": self.center,
-            "fusion": self.fusion,
-        }
-
-    def _aggregate(self, M: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        stages = came_grad_stages(M, weights, **self._options())
-        return stages.coefficients, {
-            "alpha": stages.dual.alpha,
-            "dual_value": stages.dual.value.item(),
-            "valid": bool(stages.valid),
-        }
+def _sum(gradients: TaskGradients, factors: Tensor) -> list[Tensor]:
+    first, *rest = factors.tolist()
+    total = list(torch._foreach_mul(gradients[0], first))
+    for of_task, factor in zip(gradients[1:], rest, strict=True):
+        torch._foreach_add_(total, of_task, alpha=factor)
+    return total
 
 
-def task_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> TaskGradients:
-    """Gradients of each loss with respect to each parameter; frees the graph on the last loss.
-
-    Args:
-        losses: K scalar tensors that may share a graph.
-        parameters: P tensors that require a gradient.
-
-    Returns:
-        K lists of P tensors; zeros where a loss does not reach a parameter.
-
-    Raises:
-        ValueError: for sparse or complex gradients, naming the task and the parameter's index.
-
-    Example:
-        >>> x, y = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
-        >>> task_gradients([x * y, y**2], [x, y])
-        [[tensor(3.), tensor(2.)], [tensor(0.), tensor(6.)]]
-    """
-    gradients = []
-    for task, loss in enumerate(losses):
-        last = task == len(losses) - 1
-        found = torch.autograd.grad(loss, parameters, retain_graph=not last, allow_unused=True)
-        for index, gradient in enumerate(found):
-            if gradient is not None and (gradient.layout != torch.strided or gradient.is_complex()):
-                kind = "complex" if gradient.is_complex() else "sparse"
-                raise ValueError(
-                    f"gradient of task {task} for parameter {index} is {kind}; only dense real "
-                    "gradients can be combined (use sparse=False in embeddings)"
-                )
-        gradients.append(
-            [
-                torch.zeros_like(parameter) if gradient is None else gradient
-                for gradient, parameter in zip(found, parameters, strict=True)
-            ]
-        )
-    return gradients
-
-
-def _check_losses(losses: Sequence[Tensor]) -> Tensor:
-    """The losses as a float64 CPU tensor, after checking that each can be differentiated."""
-    if isinstance(losses, Tensor) or len(losses) == 0:
-        raise ValueError(
-            "losses must be a non-empty sequence of scalar tensors, one a task, got "
-            + (f"one tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else "none")
-        )
-    values = []
-    for task, loss in enumerate(losses):
-        if not isinstance(loss, Tensor):
-            raise ValueError(f"loss of task {task} must be a tensor, got {type(loss).__name__}")
-        if loss.numel() != 1:
-            raise ValueError(f"loss of task {task} must be a scalar, got shape {tuple(loss.shape)}")
-        if not loss.requires_grad:
-            raise ValueError(f"loss of task {task} has no gradient: it was computed without grad or detached")
-        values.append(float(loss.detach()))
-    return torch.tensor(values, dtype=torch.float64)
+def _identities(shared: Iterable[Tensor], parameters: Sequence[Tensor]) -> set[int]:
+    known = {id(p) for p in parameters}
+    found = {id(p) for p in shared}
+    if not found:
+        raise ValueError("shared holds no parameter; None resolves conflicts on all of them")
+    if found - known:
+        raise ValueError(f"{len(found - known)} of the {len(found)} shared parameters are not in the optimizer")
+    return found
