@@ -5,28 +5,76 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 from optimizers.came_grad import check_options
-from rrg.model import ModelConfig
-from rrg.tasks import TASKS
+from rrg.aggregators import check_optimizer
+from rrg.model import TASKS, ModelConfig
+from rrg.tasks import DEFAULT_WEIGHTS
+
+PATHS = ("out", "reports", "annotation", "images", "chexbert")
+
+
+def _split(words: list[str]) -> list[str]:
+    return [part for word in words for part in word.split(",") if part]
+
+
+Tasks = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="rg,dc,ita,re",
+        instance_from_str=lambda words: tuple(_split(words)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
+Weights = Annotated[
+    tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="FLOAT,FLOAT,…|equal",
+        instance_from_str=lambda words: () if words == [] else _weights(_split(words)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [str(x) for x in value],
+    ),
+]
+EQUAL = (-1.0,)
+"""Stands for equal weights of however many tasks until they are known."""
+
+
+def _weights(words: list[str]) -> tuple[float, ...]:
+    return EQUAL if words == ["equal"] else tuple(float(word) for word in words)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a report generator on two tasks: report generation (rg) and disease classification (dc).
+    """Train a report generator on several tasks at once. Everything a run writes is in the folder ``out``."""
 
-    Images are rendered from the reports' findings. Everything a run writes is in the folder ``out``.
-    """
-
-    dataset: Literal["openi", "phantom"] = "openi"
-    """openi: the reports of IU X-Ray. phantom: reports from a grammar, no network needed."""
+    dataset: Literal["openi", "phantom", "r2gen"] = "openi"
+    """openi: the reports of IU X-Ray with rendered images. phantom: reports from a grammar, no network needed.
+    r2gen: an annotation.json and its images, as R2Gen uses and ``rrg prepare`` writes."""
+    annotation: Path | None = None
+    """The annotation.json (r2gen only)."""
+    images: Path | None = None
+    """Folder of its images; by default the folder images beside it (r2gen only)."""
+    verify: Literal["decode", "open", "exists"] = "decode"
+    """How every image is checked before training starts (r2gen only)."""
+    skip_bad: bool = False
+    """Leave out what that check refuses, and go on (r2gen only)."""
     reports: Path | None = None
     """Own copy of the OpenI reports, a .tgz or a folder of XML files (openi only)."""
-    optimizer: Literal["linear", "came-grad"] = "came-grad"
-    """How the task gradients are combined."""
+    tasks: Tasks = ("rg", "dc")
+    """Some of rg (report generation), dc (disease classification), ita (image-text alignment), re (retrieval)."""
+    task_weights: Weights = ()
+    """One weight a task, or equal; by default 4 for dc and 1 for the others."""
+    optimizer: str = "came-grad"
+    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, or torchjd:NAME such as
+    torchjd:UPGrad."""
     rho: float = 0.5
-    """CAME-Grad: relative radius of the trust region, in [0, 1)."""
+    """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
     kappa: float = 1.5
     """CAME-Grad: magnitude enhancement, >= 1."""
     nu: float = 0.2
@@ -35,22 +83,45 @@ class TrainConfig:
     """CAME-Grad: centre of the trust region; mean is the paper's."""
     fusion: Literal["fixed", "adaptive"] = "fixed"
     """CAME-Grad: fixed is the paper's."""
-    task_weights: tuple[float, float] = (1.0, 4.0)
-    """Weights of rg and dc."""
+    shared: bool = False
+    """Resolve conflicts on the shared parameters only; task heads follow the weighted sum."""
+    refresh_every: int = 1
+    """Solve on every N-th step; the steps between reuse the coefficients in one weighted backward."""
     epochs: float = 3.0
     """Passes over the training split, unless steps is given."""
     steps: int | None = None
     """Training steps."""
     batch_size: int = 16
+    """Studies of a micro-batch on each process."""
+    accumulate: int = 1
+    """Micro-batches of a step; their task gradients are summed before they are combined."""
     lr: float = 3e-3
     """Peak learning rate of AdamW: linear warm-up, then cosine decay to a tenth."""
+    encoder_lr: float | None = None
+    """Peak learning rate of the image encoder; that of the rest by default."""
     warmup: float = 0.05
     """Share of the steps spent warming up."""
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     """Longest update that reaches AdamW; 0 does not clip."""
+    clip_value: float = 0.0
+    """Largest entry of the update that reaches AdamW; 0 does not clip."""
+    logit_adjustment: float = 1.0
+    """Strength τ of the adjustment of dc's logits by class frequency; 0 is plain cross-entropy."""
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast of the forward pass; fp16 scales losses. Parameters stay float32."""
+    compile: bool = False
+    """torch.compile of encoder and decoder, each for itself, so that a task's backward runs only what it reaches."""
+    activation_checkpointing: bool = False
+    """Recompute the blocks' activations in the backward pass instead of keeping them."""
+    find_unused_parameters: bool = False
+    """For DistributedDataParallel; makes no difference to the result."""
+    no_sync: bool = True
+    """Run all but the last micro-batch under DistributedDataParallel.no_sync; makes no difference to the result."""
+    workers: int = 0
+    """Processes that load images."""
     out: Path = Path("out/train")
     """Folder of the run."""
     resume: bool = False
@@ -65,6 +136,10 @@ class TrainConfig:
     """Longest report in tokens, with its begin and end marks."""
     image_size: int = 128
     """Height and width of the images in pixels."""
+    max_views: int = 1
+    """Images of a study that the model sees; 2 for IU X-Ray as R2Gen uses it."""
+    augment: bool = False
+    """Random crops of the training images, decided by seed and epoch."""
     log_gradients: bool = False
     """Write a gradient log, for sde-mtl analyze, to the folder gradients."""
     frozen_at: tuple[float, ...] = (0.1, 0.5, 0.9)
@@ -81,21 +156,28 @@ class TrainConfig:
     """Steps between checkpoints."""
     tensorboard: bool = False
     """Also write TensorBoard events."""
-    evaluate: Literal["val", "test", "none"] = "val"
+    evaluate: Literal["train", "val", "test", "none"] = "val"
     """Split on which reports are generated and scored at the end."""
     num_beams: int = 1
     """Beams of that generation; 1 is greedy."""
+    chexbert: Path | None = None
+    """CheXbert checkpoint that labels reports for clinical efficacy; the built-in labeller by default."""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
+        check_optimizer(self.optimizer)
         check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
-        for name in ("epochs", "lr", "weight_decay", "clip_norm", "task_weights"):
+        self._check_tasks()
+        for name in ("epochs", "lr", "weight_decay", "clip_norm", "clip_value", "logit_adjustment", "task_weights"):
             value = getattr(self, name)
             if not all(math.isfinite(x) for x in (value if isinstance(value, tuple) else (value,))):
                 raise ValueError(f"{name} must be finite, got {value}")
-        _positive(self, "epochs", "lr", "batch_size", "log_every", "checkpoint_every", "num_beams")
-        _positive(self, "projection_dim", "phantom_studies", "image_size")
-        _non_negative(self, "weight_decay", "clip_norm", "frozen_batches", "seed")
+        _positive(self, "epochs", "lr", "batch_size", "accumulate", "log_every", "checkpoint_every", "num_beams")
+        _positive(self, "projection_dim", "phantom_studies", "image_size", "max_views", "refresh_every")
+        _non_negative(self, "weight_decay", "clip_norm", "clip_value", "frozen_batches", "seed", "workers")
+        _non_negative(self, "logit_adjustment")
+        if self.encoder_lr is not None and not 0 < self.encoder_lr < math.inf:
+            raise ValueError(f"encoder_lr must be finite and > 0, got {self.encoder_lr}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be >= 1, got {self.steps}")
         if self.limit is not None and self.limit < 10:
@@ -104,26 +186,59 @@ class TrainConfig:
             raise ValueError(f"max_length must be >= 4, got {self.max_length}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup must be in [0, 1), got {self.warmup}")
+        self._check_gradient_log()
+        self._check_data()
+        if self.model.encoder == "convnext":
+            smallest = self.model.patch_size * 2 ** (len(self.model.encoder_widths) - 1)
+            if self.image_size < smallest:
+                raise ValueError(f"image_size must be >= {smallest} for this encoder, got {self.image_size}")
+        elif self.model.encoder == "vit" and self.image_size % self.model.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of the ViT's patch_size {self.model.patch_size}"
+            )
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weight of each task."""
+        if self.task_weights == EQUAL:
+            return (1.0,) * len(self.tasks)
+        return self.task_weights or tuple(DEFAULT_WEIGHTS[task] for task in self.tasks)
+
+    def _check_tasks(self) -> None:
+        if not self.tasks or set(self.tasks) - set(TASKS) or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks {self.tasks} must be some of {TASKS}, each once")
+        if len(self.weights) != len(self.tasks):
+            raise ValueError(f"task_weights {self.weights} must be one for each of the tasks {self.tasks}, or equal")
+        if all(math.isfinite(w) for w in self.weights) and (min(self.weights) < 0 or max(self.weights) <= 0):
+            raise ValueError(f"task_weights of {self.tasks} must be >= 0 and not all zero, got {self.weights}")
+
+    def _check_gradient_log(self) -> None:
         if self.frozen_batches == 1:
             raise ValueError("frozen_batches must be 0 or >= 2: one micro-batch has no covariance")
-        if self.curvature_directions != 0 and self.curvature_directions < len(TASKS):
+        if self.curvature_directions != 0 and self.curvature_directions < len(self.tasks):
             raise ValueError(
-                f"curvature_directions must be 0 or >= {len(TASKS)}, one a task, got {self.curvature_directions}"
+                f"curvature_directions must be 0 or >= {len(self.tasks)}, one a task, got {self.curvature_directions}"
             )
         for at in self.frozen_at:
             if not at >= 0 or (at >= 1 and not float(at).is_integer()):
                 raise ValueError(f"frozen_at takes shares in [0, 1) or whole steps >= 1, got {at}")
         if self.steps is not None:
             self.frozen_steps(self.steps)
-        if min(self.task_weights) < 0 or max(self.task_weights) <= 0:
-            raise ValueError(f"task_weights of {TASKS} must be >= 0 and not all zero, got {self.task_weights}")
+
+    def _check_data(self) -> None:
         if self.reports is not None and self.dataset != "openi":
             raise ValueError(f"reports belong to the dataset openi, not to {self.dataset}")
-        if self.reports is not None and not self.reports.exists():
-            raise ValueError(f"reports: {self.reports} does not exist")
-        smallest = self.model.patch_size * 2 ** (len(self.model.encoder_widths) - 1)
-        if self.image_size < smallest:
-            raise ValueError(f"image_size must be >= {smallest} for this encoder, got {self.image_size}")
+        if (self.annotation is None) == (self.dataset == "r2gen"):
+            raise ValueError(
+                "dataset r2gen and --annotation FILE belong together, got "
+                f"dataset {self.dataset} with annotation {self.annotation}"
+            )
+        if self.images is not None and self.dataset != "r2gen":
+            raise ValueError(f"images belong to the dataset r2gen, not to {self.dataset}")
+        for name in ("reports", "annotation", "images", "chexbert"):
+            path = getattr(self, name)
+            if path is not None and not path.exists():
+                raise ValueError(f"{name}: {path} does not exist")
 
     def frozen_steps(self, steps: int) -> list[int]:
         """The steps of ``frozen_at`` in a run of so many steps, sorted.
@@ -151,7 +266,7 @@ def as_json(config: TrainConfig) -> dict[str, Any]:
         True
     """
     plain = dataclasses.asdict(config)
-    for name in ("out", "reports"):
+    for name in PATHS:
         plain[name] = None if plain[name] is None else str(plain[name])
     return json.loads(json.dumps(plain))
 
@@ -168,8 +283,8 @@ def from_json(plain: dict[str, Any]) -> TrainConfig:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["model"].items()}
     values["model"] = ModelConfig(**model)
-    values["out"] = Path(values["out"])
-    values["reports"] = None if values["reports"] is None else Path(values["reports"])
+    for name in PATHS:
+        values[name] = None if values[name] is None else Path(values[name])
     return TrainConfig(**values)
 
 

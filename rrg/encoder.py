@@ -1,6 +1,7 @@
 """The image encoder: a compact ConvNeXt or ViT from a configuration, or pretrained weights that the user has."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class ImageEncoder(nn.Module):
             self.width = widths[-1]
         else:
             self.net, mean, deviation = _load(name)
-            config = self.net.config
+            config: Any = self.net.config
             self.width = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)

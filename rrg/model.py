@@ -30,7 +30,7 @@ TASKS = ("rg", "dc", "ita", "re")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture of :class:`ReportGenerator`; the defaults have 9 million parameters."""
+    """Architecture of :class:`ReportGenerator`; the defaults have 8 million parameters with all four tasks."""
 
     encoder_widths: tuple[int, ...] = (40, 80, 160, 320)
     """Channels of the encoder's stages; each ConvNeXt stage after the first halves the resolution. A ViT takes the

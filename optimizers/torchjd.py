@@ -1,0 +1,209 @@
+"""TorchJD's aggregators (https://torchjd.org) as baselines for training, by name.
+
+TorchJD is optional: ``pip install 'sde-mtl[peers]'``.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimizers.gramian import check_gradients, check_gramian, check_task_weights
+
+BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")
+NEED_NO_MORE_THAN_A_ROOT = ("Constant", "Mean", "NashMTL", "Random", "Sum")
+
+
+def torchjd_aggregator(
+    name: str, *, seed: int | None = 0, **options: Any
+) -> "TorchJDGramianAggregator | TorchJDMatrixAggregator":
+    r"""A TorchJD aggregator for :class:`optimizers.MultiTaskOptimizer`.
+
+    TorchJD sees the weighted gradients ω_i g_i: with the weighting w of the method, the coefficients are
+    :math:`ω ⊙ w(\mathrm{diag}(ω) M \mathrm{diag}(ω))`. Most methods need the Gramian alone and become a function of
+    it, :class:`TorchJDGramianAggregator`. ConFIG, ExcessMTL, GradDrop and TrimmedMean need the gradients and become
+    a :class:`TorchJDMatrixAggregator`.
+
+    ExcessMTL, GradVac, NashMTL and PCD carry a state from step to step. It is not part of the optimizer's
+    ``state_dict``: a resumed run starts it anew, and so must ``reset()`` before another run. Where NashMTL's solver
+    fails it silently keeps its weights, as TorchJD does.
+
+    Args:
+        name: a class of ``torchjd.aggregation``, such as "UPGrad"; the error for an unknown name lists them.
+        seed: of the stream that GradDrop, GradVac, PCGrad and Random draw from, so that all processes of
+            distributed training draw the same; None draws from torch's own.
+        options: of that class, such as ``c`` of CAGrad. Where it takes a tensor, a sequence of numbers will do.
+
+    Raises:
+        ImportError: without TorchJD, or without the solver that the method needs.
+        ValueError: for an unknown name, or an option outside its domain.
+        TypeError: for an option that the class lacks, or a missing one that it requires.
+
+    Example:
+        >>> aggregator = torchjd_aggregator("UPGrad")
+        >>> aggregator(torch.eye(2), [1.0, 4.0])
+        tensor([0.5000, 2.0000], dtype=torch.float64)
+        >>> torchjd_aggregator("TrimmedMean", trim_number=1).combine(torch.tensor([[1.0], [2.0], [9.0]]))
+        tensor([2.])
+    """
+    try:
+        aggregation = importlib.import_module("torchjd.aggregation")
+    except ModuleNotFoundError as error:
+        if error.name != "torchjd":
+            raise
+        raise ImportError("TorchJD is not installed; pip install 'sde-mtl[peers]'") from error
+    classes = {n: c for n, c in vars(aggregation).items() if n in aggregation.__all__ and _is_method(n, c, aggregation)}
+    if name not in classes:
+        raise ValueError(f"{name!r} is no aggregator of TorchJD; it has {', '.join(sorted(classes))}")
+    _check_options(name, classes[name], options)
+    tensors = {key: _tensor(value) for key, value in options.items() if isinstance(value, Tensor | Sequence)}
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    try:
+        module = classes[name](**(options | tensors))
+    except ImportError as error:
+        raise ImportError(f"{error}; or, for all methods: pip install 'sde-mtl[peers]'") from error
+    if isinstance(module, aggregation.GramianWeightedAggregator) or name in NEED_NO_MORE_THAN_A_ROOT:
+        return TorchJDGramianAggregator(module, seed)
+    return TorchJDMatrixAggregator(module, tensors, seed)
+
+
+class _Adapter:
+    def __init__(self, module: Any, seed: int | None) -> None:
+        self.module = module
+        self.seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state of earlier steps and restart the random stream."""
+        if hasattr(self.module, "reset"):
+            self.module.reset()
+        if self.seed is not None:
+            self._generator = torch.Generator().manual_seed(self.seed)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.module!r})"
+
+    @contextmanager
+    def _stream(self, device: torch.device) -> Iterator[None]:
+        """TorchJD draws from torch's global generators: lend it freshly seeded ones."""
+        if self.seed is None:
+            yield
+            return
+        state = int(torch.randint(2**62, (), generator=self._generator))
+        cuda = device.type == "cuda"
+        with torch.random.fork_rng([device] if cuda else []):
+            torch.random.default_generator.manual_seed(state)
+            if cuda:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(state)
+            yield
+
+    def _checked(self, result: Tensor) -> Tensor:
+        if not result.isfinite().all():
+            raise RuntimeError(
+                f"{self.module!r} gave {result.flatten()[:8].tolist()} for finite gradients; "
+                "this is an error of TorchJD's method, use another one"
+            )
+        return result
+
+
+class TorchJDGramianAggregator(_Adapter):
+    """A method of the Gramian alone: ``(gramian, task_weights) -> coefficients``."""
+
+    @torch.no_grad()
+    def __call__(self, gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
+        """Coefficients of the update.
+
+        Args:
+            gramian: (..., K, K) float32 or float64; problems are solved one by one, in float64 on the CPU.
+            task_weights: (K,) or (..., K), ω ≥ 0, not all zero; ones by default.
+
+        Returns:
+            (..., K) float64 on the Gramian's device.
+
+        Raises:
+            ValueError: for a matrix that is no Gramian, bad weights, several problems where the method has a
+                state, or a number of tasks that the method's options exclude.
+            RuntimeError: if the method gives numbers that are not finite.
+        """
+        M = check_gramian(gramian)
+        weights = check_task_weights(task_weights, M)
+        tasks = M.shape[-1]
+        batch = torch.broadcast_shapes(M.shape[:-2], weights.shape[:-1])
+        if batch and hasattr(self.module, "reset"):
+            raise ValueError(
+                f"{self.module!r} keeps a state between calls and takes one (K, K) Gramian, "
+                f"got {tuple(batch)} of them; use one aggregator a problem"
+            )
+        expected = getattr(self.module, "n_tasks", tasks)
+        if expected != tasks:
+            raise ValueError(f"{self.module!r} was made for {expected} tasks, the Gramian has {tasks}; pass n_tasks")
+        weights = weights.expand(*batch, tasks)
+        weighted = M * weights[..., :, None] * weights[..., None, :]
+        with self._stream(torch.device("cpu")):
+            solved = [self._solve(problem) for problem in weighted.cpu().reshape(-1, tasks, tasks)]
+        stacked = torch.stack(solved).reshape(*batch, tasks) if solved else torch.empty(*batch, tasks)
+        return self._checked(stacked.to(weights)) * weights
+
+    def _solve(self, M: Tensor) -> Tensor:
+        if hasattr(self.module, "gramian_weighting"):
+            return self.module.gramian_weighting(M)
+        eigenvalues, vectors = torch.linalg.eigh(M)
+        return self.module.weighting(vectors * eigenvalues.clamp_min(0).sqrt())
+
+
+class TorchJDMatrixAggregator(_Adapter):
+    """A method of the gradients themselves; see :class:`optimizers.JacobianAggregator`."""
+
+    def __init__(self, module: Any, tensors: dict[str, Tensor], seed: int | None) -> None:
+        super().__init__(module, seed)
+        self._tensors = tensors
+
+    @torch.no_grad()
+    def combine(self, jacobian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
+        """The update from the gradients, at the memory of one more matrix of them.
+
+        Args:
+            jacobian: (K, P) floating point, on any device.
+            task_weights: (K,), ω ≥ 0, not all zero; ones by default.
+
+        Returns:
+            (P,) of the jacobian's dtype, on its device.
+
+        Raises:
+            ValueError: for another shape, bad weights, or a number of tasks that the method's options exclude.
+            RuntimeError: if the method gives numbers that are not finite.
+        """
+        check_gradients(jacobian)
+        if jacobian.dim() != 2:
+            raise ValueError(f"jacobian must have shape (K, P), got {tuple(jacobian.shape)}; combine one at a time")
+        weights = check_task_weights(task_weights, jacobian.new_empty(len(jacobian), len(jacobian)))
+        for key, value in self._tensors.items():
+            setattr(self.module, key, value.to(jacobian))
+        with self._stream(jacobian.device):
+            return self._checked(self.module(jacobian * weights.to(jacobian)[:, None]))
+
+
+def _is_method(name: str, candidate: Any, aggregation: Any) -> bool:
+    return inspect.isclass(candidate) and issubclass(candidate, aggregation.Aggregator) and name not in BASES
+
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double()
+    return value if isinstance(value, str) else torch.tensor(value, dtype=torch.float64)
+
+
+def _check_options(name: str, method: type, options: dict[str, Any]) -> None:
+    known = inspect.signature(method).parameters
+    described = ", ".join(str(p).split(":")[0] for p in known.values()) or "none"
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise TypeError(f"TorchJD's {name} has no option {unknown[0]!r}; its options: {described}")
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
+    if missing:
+        raise TypeError(f"TorchJD's {name} requires the option {missing[0]!r}; its options: {described}")
