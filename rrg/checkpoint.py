@@ -46,9 +46,13 @@ def save(folder: Path, step: int, model: nn.Module, state: dict[str, Any]) -> Pa
     temporary.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
     plain = _pack(state, "state", tensors)
-    write_tensors(temporary / "model.safetensors", dict(_unshared(model)))
-    write_tensors(temporary / "state.safetensors", tensors)
-    write_json(temporary / "state.json", plain)
+    try:
+        write_tensors(temporary / "model.safetensors", dict(_unshared(model)))
+        write_tensors(temporary / "state.safetensors", tensors)
+        write_json(temporary / "state.json", plain)
+    except OSError:  # a full disk: make room again
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     for old in steps(folder)[:-KEEP]:

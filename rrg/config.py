@@ -21,6 +21,10 @@ def _split(words: list[str]) -> list[str]:
     return [part for word in words for part in word.split(",") if part]
 
 
+def _weights(words: list[str]) -> tuple[float, ...] | Literal["equal"]:
+    return "equal" if words == ["equal"] else tuple(float(word) for word in _split(words))
+
+
 Tasks = Annotated[
     tuple[str, ...],
     PrimitiveConstructorSpec(
@@ -32,21 +36,15 @@ Tasks = Annotated[
     ),
 ]
 Weights = Annotated[
-    tuple[float, ...],
+    tuple[float, ...] | Literal["equal"],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar="FLOAT,FLOAT,…|equal",
-        instance_from_str=lambda words: () if words == [] else _weights(_split(words)),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [str(x) for x in value],
+        instance_from_str=_weights,
+        is_instance=lambda value: value == "equal" or isinstance(value, tuple),
+        str_from_instance=lambda value: ["equal"] if value == "equal" else [str(x) for x in value],
     ),
 ]
-EQUAL = (-1.0,)
-"""Stands for equal weights of however many tasks until they are known."""
-
-
-def _weights(words: list[str]) -> tuple[float, ...]:
-    return EQUAL if words == ["equal"] else tuple(float(word) for word in words)
 
 
 @dataclass(frozen=True)
@@ -168,10 +166,9 @@ class TrainConfig:
         check_optimizer(self.optimizer)
         check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
         self._check_tasks()
-        for name in ("epochs", "lr", "weight_decay", "clip_norm", "clip_value", "logit_adjustment", "task_weights"):
-            value = getattr(self, name)
-            if not all(math.isfinite(x) for x in (value if isinstance(value, tuple) else (value,))):
-                raise ValueError(f"{name} must be finite, got {value}")
+        for name in ("epochs", "lr", "weight_decay", "clip_norm", "clip_value", "logit_adjustment"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
         _positive(self, "epochs", "lr", "batch_size", "accumulate", "log_every", "checkpoint_every", "num_beams")
         _positive(self, "projection_dim", "phantom_studies", "image_size", "max_views", "refresh_every")
         _non_negative(self, "weight_decay", "clip_norm", "clip_value", "frozen_batches", "seed", "workers")
@@ -200,7 +197,7 @@ class TrainConfig:
     @property
     def weights(self) -> tuple[float, ...]:
         """Weight of each task."""
-        if self.task_weights == EQUAL:
+        if self.task_weights == "equal":
             return (1.0,) * len(self.tasks)
         return self.task_weights or tuple(DEFAULT_WEIGHTS[task] for task in self.tasks)
 
@@ -209,7 +206,9 @@ class TrainConfig:
             raise ValueError(f"tasks {self.tasks} must be some of {TASKS}, each once")
         if len(self.weights) != len(self.tasks):
             raise ValueError(f"task_weights {self.weights} must be one for each of the tasks {self.tasks}, or equal")
-        if all(math.isfinite(w) for w in self.weights) and (min(self.weights) < 0 or max(self.weights) <= 0):
+        if not all(math.isfinite(w) for w in self.weights):
+            raise ValueError(f"task_weights must be finite, got {self.weights}")
+        if min(self.weights) < 0 or max(self.weights) <= 0:
             raise ValueError(f"task_weights of {self.tasks} must be >= 0 and not all zero, got {self.weights}")
 
     def _check_gradient_log(self) -> None:

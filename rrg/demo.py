@@ -7,8 +7,6 @@ the task gradients, verifies the theory, analyzes the logs, and ends with a tabl
 was interrupted continues; one that is complete is shown again at once.
 """
 
-import dataclasses
-import json
 import subprocess
 import sys
 import time
@@ -21,13 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 from rrg.atomic import write_json
-from rrg.config import TrainConfig, as_json
+from rrg.config import TrainConfig
 from rrg.data.openi import ReportsUnavailable, attribution, read_reports
+from rrg.errors import shown
 from rrg.model import ModelConfig
-from rrg.train import TrainingError, TrainResult, train
+from rrg.reuse import trained
+from rrg.train import TrainResult
 
 OPTIMIZERS: tuple[Literal["linear", "came-grad"], ...] = ("linear", "came-grad")
 EFFICACY = "14 conditions, uncertain negative"
+SMALL = ModelConfig((32, 64, 128, 192), (1, 1, 2, 1), decoder_width=192, decoder_layers=2)
+"""2.2 million parameters, so that two runs take minutes on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class DemoConfig:
     statements: tuple[str, ...] = ()
     """Statements of the theory to verify; all by default."""
     seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=lambda: SMALL)
 
 
 def run(config: DemoConfig, console: Console) -> Path:
@@ -126,15 +128,7 @@ def _train(
         model=config.model,
         out=folder,
     )
-    done = folder / "result.json"
-    if done.exists():
-        result = json.loads(done.read_text())
-        if {**result["config"], "resume": False} == as_json(options):
-            console.print(f"{optimizer}: already trained, remove {folder} to repeat", style="dim")
-            return TrainResult(folder, folder / "gradients", result, result["seconds"])
-        raise ValueError(f"{folder} holds a run with other options; remove it or choose another --out")
-    interrupted = (folder / "config.json").exists()
-    return train(dataclasses.replace(options, resume=interrupted), console=console)
+    return trained(options, console)
 
 
 def _training_rows(results: list[TrainResult]) -> tuple[list[str], list[list[str]]]:
@@ -159,20 +153,20 @@ def _sde_mtl(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "sde_mtl", *arguments], check=True)
 
 
-def main() -> None:
-    """Command line: ``python -m rrg.demo``."""
-    console = Console(width=None if sys.stdout.isatty() else 132)
+def cli(config: DemoConfig, console: Console) -> None:
+    """Run the demo; ends the process with the status of a check or an analysis that failed."""
     try:
-        run(tyro.cli(DemoConfig, description=__doc__), console)
+        run(config, console)
     except subprocess.CalledProcessError as error:
         console.print(f"error: sde-mtl {error.cmd[3]} ended with {error.returncode}; see above", style="red")
         sys.exit(error.returncode)
-    except (OSError, ValueError, TrainingError, ReportsUnavailable) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command continues", style="red")
-        sys.exit(130)
+
+
+def main() -> None:
+    """Command line: ``python -m rrg.demo``."""
+    console = Console(width=None if sys.stdout.isatty() else 132)
+    with shown(console, "interrupted; the same command continues"):
+        cli(tyro.cli(DemoConfig, description=__doc__), console)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ pretrained encoder is named. One forward pass serves every task:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from rrg.distributed import gather
 from rrg.encoder import ImageEncoder
 from rrg.retrieval import Retrieved, RetrievalMemory
 
@@ -47,7 +49,7 @@ class ModelConfig:
     """Attention heads in each decoder block."""
     dropout: float = 0.0
     """Dropout of the decoder; 0 keeps sampling the only source of gradient noise."""
-    encoder: str = "convnext"
+    encoder: Annotated[str, tyro.conf.arg(aliases=["--encoder"])] = "convnext"
     """convnext, vit, or the name or folder of pretrained weights for transformers' AutoModel."""
     prompt: bool = True
     """Prompt the decoder with the condition states, where both rg and dc are trained."""
@@ -148,7 +150,9 @@ class ReportGenerator(nn.Module):
         self.norm = nn.LayerNorm(width)
         if "rg" in tasks:
             self.bridge = nn.Linear(width, config.decoder_width)
-            self.decoder = _decoder(config, vocabulary_size + (states if self.prompts else 0), max_length + self.prompts)
+            self.decoder = _decoder(
+                config, vocabulary_size + (states if self.prompts else 0), max_length + self.prompts
+            )
         if "dc" in tasks:
             self.classifier = nn.Linear(width, conditions * states)
         self.register_buffer("log_prior", torch.zeros(conditions, states))
@@ -288,7 +292,9 @@ class ReportGenerator(nn.Module):
     def _retrieve(self, image: Tensor | None, index: Tensor | None) -> Retrieved | None:
         if "re" not in self.tasks or image is None:
             return None
-        return self.memory.retrieve(image.detach(), self.config.candidates, exclude=index)
+        return self.memory.retrieve(
+            image.detach(), self.config.candidates, exclude=None if index is None else gather(index)
+        )
 
     def _prompted(self, input_ids: Tensor, labels: Tensor | None) -> Tensor:
         """The ids with one token for each condition's state before them."""

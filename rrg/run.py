@@ -1,8 +1,11 @@
 """A training run in progress: model, optimizer, random states, and the step."""
 
+import gc
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from inspect import signature
 from itertools import combinations
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as checkpointed
 
 from optimizers import NonFiniteError
 from rrg import checkpoint
@@ -23,6 +27,9 @@ from rrg.model import PAD, Output, ReportGenerator
 from rrg.tasks import task_losses
 
 Batch = dict[str, Tensor]
+SMALLEST_SCALE = 2.0**-10
+_PARAMETERS = signature(DistributedDataParallel).parameters
+_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # older torch
 
 
 class TrainingRun:
@@ -86,7 +93,7 @@ class TrainingRun:
                 output = self._forward(batch)
                 losses = [loss / count for loss in self._losses(output, batch, tokens)]
             values += torch.stack([loss.detach().double().cpu() for loss in losses])
-            scaled = [loss * scale for loss in losses] if self.scaler.is_enabled() else losses
+            scaled = [self.scaler.scale(loss) for loss in losses]
             take = self.optimizer.backward if number == count else self.optimizer.accumulate
             take(scaled, self.config.weights, scale=scale)
             remembered.append((batch, output))
@@ -108,6 +115,8 @@ class TrainingRun:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.scaler.step(inner)
         self.scaler.update()
+        if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise NonFiniteError(f"gradients overflow fp16 at every scale down to {SMALLEST_SCALE}; try bf16 or fp32")
 
     def log_frozen(self, log: GradientLogWriter, step: int) -> None:
         """Gradients of independently drawn micro-batches at the present parameters."""
@@ -187,6 +196,12 @@ class TrainingRun:
             torch.cuda.set_rng_state(state["random_cuda"][rank()], self.device)
         return int(newest.name.split("-")[1])
 
+    def leave(self) -> None:
+        """Have done with the other processes: a DistributedDataParallel that outlives their group can block its end."""
+        self.network = self.model
+        gc.collect()
+        barrier()
+
     def optimizer_meta(self) -> dict[str, Any]:
         """Name and options of the aggregator."""
         return {"name": self.config.optimizer, **optimizer_options(self.config)}
@@ -197,7 +212,7 @@ class TrainingRun:
         record["lr"] = self.optimizer.param_groups[-1]["lr"]
         last = self.optimizer.last
         pairs = list(combinations(range(len(self.config.tasks)), 2))
-        if last is not None and pairs:
+        if last is not None and last.fresh and pairs:
             cosines = [last.cosines[i, j].item() for i, j in pairs]
             for (i, j), cosine in zip(pairs, cosines, strict=True):
                 record[f"cosine_{self.config.tasks[i]}_{self.config.tasks[j]}"] = cosine
@@ -226,7 +241,7 @@ class TrainingRun:
         return DistributedDataParallel(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
+            **{_BUFFERS: False},
             find_unused_parameters=self.config.find_unused_parameters,
         )
 
@@ -267,14 +282,23 @@ class TrainingRun:
 
 def prepared(model: ReportGenerator, config: TrainConfig) -> ReportGenerator:
     """Switch on activation checkpointing and compilation, as configured."""
-    parts = [model.encoder.net, *([model.decoder] if "rg" in config.tasks else [])]
-    for part in parts:
-        if config.activation_checkpointing:
-            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if config.compile:
-            torch._functorch.config.donated_buffer = False  # each task goes backward through the same graph
+    if config.activation_checkpointing:
+        for block in _blocks(model):
+            block.forward = partial(checkpointed, block.forward, use_reentrant=False)
+    if config.compile:
+        torch._functorch.config.donated_buffer = False  # each task goes backward through the same graph
+        for part in (model.encoder.net, *([model.decoder] if "rg" in config.tasks else [])):
             part.compile()
     return model
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Members of the outermost module lists: blocks of transformers, stages of a ConvNeXt."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from _blocks(child)
 
 
 def learning_rate(peak: float, warmup: float, step: int, steps: int) -> float:

@@ -17,7 +17,15 @@ LONGEST_SCALE = 100.0
 RETRIEVAL_SCALE = 1 / 0.07
 LABEL_SCALE = 1 / 0.1
 
-__all__ = ["DEFAULT_WEIGHTS", "TASKS", "alignment_loss", "condition_loss", "report_loss", "retrieval_loss", "task_losses"]
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "TASKS",
+    "alignment_loss",
+    "condition_loss",
+    "report_loss",
+    "retrieval_loss",
+    "task_losses",
+]
 
 
 def report_loss(report_logits: Tensor, input_ids: Tensor, tokens: float | None = None) -> Tensor:

@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,9 @@ from rrg import checkpoint
 from rrg.atomic import write_json
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.data.corpus import ReportDataset
-from rrg.data.openi import ReportsUnavailable
 from rrg.data.tokenizer import Tokenizer
 from rrg.distributed import local_device, process_group, rank, world_size
+from rrg.errors import TrainingError, shown
 from rrg.evaluate import evaluate, write_samples
 from rrg.journal import Journal
 from rrg.run import TrainingRun, barrier
@@ -42,10 +41,6 @@ from rrg.setup import build_model, load_corpus, select_device
 FREE_ON_RESUME = ("resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "workers", "chexbert")
 FREE_ON_RESUME += ("images", "verify", "no_sync", "find_unused_parameters")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class TrainingError(RuntimeError):
-    """The run cannot go on; the message says what is left and what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +78,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
     device = local_device(select_device(config.device))
     with process_group(device):
         run, tokenizer, timings = _train(config, device, console if rank() == 0 else None)
+        run.leave()
         processes, first_process = world_size(), rank() == 0
     trained = time.perf_counter() - begun
     result: dict[str, Any] = {
@@ -235,19 +231,10 @@ def _progress(console: Console | None) -> Progress:
     )
 
 
-def cli(config: TrainConfig) -> None:
-    """Train and say where the results are; errors end the process with a message."""
-    console = Console()
-    show = partial(console.print, style="red", markup=False)
-    try:
-        done = train(config, console=console)
-    except (OSError, ValueError, TrainingError, ReportsUnavailable) as error:
-        show(f"error: {error}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        show("interrupted; continue with --resume from the last checkpoint")
-        sys.exit(130)
-    if "seconds" not in done.result:
+def cli(config: TrainConfig, console: Console) -> None:
+    """Train and say where the results are."""
+    done = train(config, console=console)
+    if "seconds" not in done.result:  # another process than the first
         return
     console.print(f"{done.result['optimizer']['name']}: {done.seconds:.0f} s, results in {done.out}/result.json")
     provenance = done.result.get("evaluation", {}).get("provenance", {})
@@ -257,12 +244,9 @@ def cli(config: TrainConfig) -> None:
 
 def main() -> None:
     """Command line: ``python -m rrg.train``."""
-    try:
-        config = tyro.cli(TrainConfig, description=__doc__)
-    except (ValueError, ImportError) as error:
-        Console().print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
-    cli(config)
+    console = Console()
+    with shown(console, "interrupted; continue with --resume from the last checkpoint"):
+        cli(tyro.cli(TrainConfig, description=__doc__), console)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 import dataclasses
+import errno
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rrg.run
 from rrg import checkpoint
-from rrg import train as training
 from rrg.atomic import write_json, write_tensors
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.gradient_log import GradientLogWriter
-from rrg.model import ModelConfig
+from rrg.errors import TrainingError
+from rrg.model import TASKS, ModelConfig
+from rrg.run import TrainingRun
 from rrg.sketch import CountSketch
-from rrg.train import TrainingError, train
+from rrg.train import train
 from sde_mtl import read_log
 
 TINY = TrainConfig(
@@ -72,28 +76,51 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert log.meta["parameters"] == done.result["parameters"]
 
 
-@pytest.mark.parametrize("optimizer", ["linear", "came-grad"])
-def test_an_interrupted_run_resumes_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    train(tiny(tmp_path / "whole", optimizer=optimizer))
-    step = training._Run.step
+EVERYTHING = {
+    "tasks": TASKS,
+    "accumulate": 2,
+    "refresh_every": 2,
+    "shared": True,
+    "augment": True,
+    "frozen_batches": 0,
+    "checkpoint_every": 1,
+}
+KINDS: dict[str, dict[str, object]] = {
+    "linear": {"optimizer": "linear"},
+    "came-grad": {},
+    "torchjd": {"optimizer": "torchjd:UPGrad"},
+    "everything": EVERYTHING,
+    "fp16": {"precision": "fp16", "frozen_batches": 0},
+    "bf16, two loaders": {"precision": "bf16", "workers": 2, "frozen_batches": 0},
+}
 
-    def interrupted(run: training._Run, number: int) -> list[float]:
-        if number == 5:
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    step = TrainingRun.step
+
+    def interrupted(run: TrainingRun, number: int) -> list[float]:
+        if number == at:
             raise KeyboardInterrupt
         return step(run, number)
 
+    monkeypatch.setattr(TrainingRun, "step", interrupted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    changes = KINDS[kind]
+    train(tiny(tmp_path / "whole", **changes))
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "step", interrupted)
+        stop_before(patch, 5)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny(tmp_path / "parts", optimizer=optimizer))
-    train(tiny(tmp_path / "parts", optimizer=optimizer, resume=True))
+            train(tiny(tmp_path / "parts", **changes))
+    train(tiny(tmp_path / "parts", **changes, resume=True))
     assert same_weights(tmp_path / "whole", tmp_path / "parts")
     whole, parts = read_log(tmp_path / "whole/gradients"), read_log(tmp_path / "parts/gradients")
     assert np.array_equal(whole.gramian, parts.gramian)
     assert np.array_equal(whole.projected, parts.projected)
-    assert np.array_equal(whole.frozen[0].gramian, parts.frozen[0].gramian)
+    assert len(whole.frozen) == len(parts.frozen) == (0 if changes.get("frozen_batches") == 0 else 1)
+    assert all(np.array_equal(a.gramian, b.gramian) for a, b in zip(whole.frozen, parts.frozen, strict=True))
     assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "parts/metrics.jsonl").read_text()
 
 
@@ -101,15 +128,8 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny(tmp_path / "whole"))
-    step = training._Run.step
-
-    def interrupted(run: training._Run, number: int) -> list[float]:
-        if number == 2:
-            raise KeyboardInterrupt
-        return step(run, number)
-
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "step", interrupted)
+        stop_before(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             train(tiny(tmp_path / "parts"))
     assert not checkpoint.steps(tmp_path / "parts/checkpoints")
@@ -133,46 +153,154 @@ def test_logging_gradients_does_not_change_the_run(tmp_path: Path) -> None:
     assert same_weights(tmp_path / "logged", tmp_path / "silent")
 
 
-def test_a_killed_process_leaves_a_readable_log_and_resumes(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    options = ["--dataset", "phantom", "--phantom-studies", "60", "--steps", "100000", "--batch-size", "4"]
-    options += ["--image-size", "32", "--vocabulary-size", "300", "--max-length", "32", "--log-gradients"]
-    options += ["--frozen-batches", "0", "--projection-dim", "64", "--checkpoint-every", "5", "--device", "cpu"]
-    options += ["--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", "1", "--out", str(out)]
-    options += ["--model.decoder-width", "16", "--model.decoder-layers", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "rrg.train", *options], stdout=subprocess.DEVNULL)
+COMMAND = ["--dataset", "phantom", "--phantom-studies", "60", "--batch-size", "4", "--image-size", "32"]
+COMMAND += ["--vocabulary-size", "300", "--max-length", "32", "--log-gradients", "--frozen-batches", "0"]
+COMMAND += [
+    "--projection-dim",
+    "64",
+    "--device",
+    "cpu",
+    "--evaluate",
+    "none",
+    "--log-every",
+    "1",
+    "--tasks",
+    "rg,dc,re",
+]
+COMMAND += ["--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", "1", "--model.text-layers", "1"]
+COMMAND += ["--model.decoder-width", "16", "--model.decoder-layers", "1", "--model.dropout", "0.1"]
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rrg.train", *COMMAND, "--out", str(out), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def kill_when(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     try:
-        deadline = time.monotonic() + 60
-        while len(list((out / "gradients").glob("steps-*.safetensors"))) < 3:
-            assert time.monotonic() < deadline, "no shards appeared"
-            assert process.poll() is None
-            time.sleep(0.05)
+        deadline = time.monotonic() + 120
+        while not ready():
+            assert time.monotonic() < deadline, "nothing appeared"
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
+            time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def test_a_killed_process_leaves_a_readable_log_and_checkpoint(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(out, "--steps", "100000", "--checkpoint-every", "5")
+    kill_when(process, lambda: len(list((out / "gradients").glob("steps-*.safetensors"))) >= 3)
     log = read_log(out / "gradients")
     assert log.steps.tolist() == list(range(len(log.steps)))
-    made = int(checkpoint.latest(out / "checkpoints").name.split("-")[1])
-    assert made >= 5
+    assert int(checkpoint.latest(out / "checkpoints").name.split("-")[1]) >= 5
     assert from_json(json.loads((out / "config.json").read_text())).steps == 100_000
 
 
+@pytest.mark.slow
+def test_kill_9_at_any_moment_and_resume_is_the_uninterrupted_run(tmp_path: Path) -> None:
+    """Killed five times, at moments spread over the interval between two checkpoints; bit for bit the same."""
+    steps = ("--steps", "60", "--checkpoint-every", "4")
+    whole = start(tmp_path / "whole", *steps)
+    shown = whole.communicate(timeout=300)[0]
+    assert whole.returncode == 0, shown
+    out = tmp_path / "parts"
+    for kill in range(5):
+        process = start(out, *steps, *(["--resume"] if kill else []))
+        reached = len(lines(out)) + 5 + kill
+        kill_when(process, lambda reached=reached: len(lines(out)) >= reached)
+    last = start(out, *steps, "--resume")
+    shown = last.communicate(timeout=300)[0]
+    assert last.returncode == 0, shown
+    assert same_weights(tmp_path / "whole", out)
+    assert lines(tmp_path / "whole") == lines(out)
+    assert np.array_equal(read_log(tmp_path / "whole/gradients").gramian, read_log(out / "gradients").gramian)
+
+
+def lines(run: Path) -> list[str]:
+    path = run / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
 def test_nan_stops_with_a_usable_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = training.task_losses
+    losses = rrg.run.task_losses
     calls = []
 
-    def poisoned(*arguments: object) -> list[torch.Tensor]:
+    def poisoned(*arguments: object, **more: object) -> list[torch.Tensor]:
         calls.append(1)
-        found = losses(*arguments)  # type: ignore[arg-type]
+        found = losses(*arguments, **more)  # type: ignore[arg-type]
         return [found[0], found[1] * float("nan")] if len(calls) == 5 else found
 
-    monkeypatch.setattr(training, "task_losses", poisoned)
+    monkeypatch.setattr(rrg.run, "task_losses", poisoned)
     with pytest.raises(TrainingError, match=r"step 4: loss of task 1 is nan.*the last checkpoint is .*step-000003"):
         train(tiny(tmp_path / "run", frozen_batches=0))
     assert read_log(tmp_path / "run/gradients").steps.tolist() == [0, 1, 2, 3]
-    monkeypatch.setattr(training, "task_losses", losses)
+    monkeypatch.setattr(rrg.run, "task_losses", losses)
     train(tiny(tmp_path / "run", frozen_batches=0, resume=True))
     assert read_log(tmp_path / "run/gradients").steps.tolist() == list(range(6))
+
+
+def test_fp16_skips_an_overflow_and_stops_where_no_scale_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = rrg.run.task_losses
+    calls: list[int] = []
+
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, slope: torch.Tensor) -> torch.Tensor:
+            return slope * float("inf")
+
+    def overflowing(last: int) -> Callable[..., list[torch.Tensor]]:
+        def losses(*arguments: object, **more: object) -> list[torch.Tensor]:
+            calls.append(1)
+            found = forward(*arguments, **more)  # type: ignore[arg-type]
+            return [Overflow.apply(x) for x in found] if len(calls) <= last else found
+
+        return losses
+
+    monkeypatch.setattr(rrg.run, "task_losses", overflowing(2))
+    train(tiny(tmp_path / "run", precision="fp16", frozen_batches=0))
+    scales = [json.loads(line)["scale"] for line in lines(tmp_path / "run")]
+    assert scales == [2.0**15, *[2.0**14] * 5]
+    calls.clear()
+    monkeypatch.setattr(rrg.run, "task_losses", overflowing(1000))
+    with pytest.raises(TrainingError, match=r"gradients overflow fp16 at every scale down to .* try bf16"):
+        train(tiny(tmp_path / "hopeless", precision="fp16", frozen_batches=0, steps=60))
+
+
+def test_a_full_disk_ends_with_a_message_and_a_usable_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(tmp_path / "whole"))
+    real = rrg.atomic.os.fsync
+    written: list[int] = []
+
+    def full(descriptor: int) -> None:
+        written.append(1)
+        if len(written) > before_second_checkpoint:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    before_second_checkpoint = 10**6
+    with monkeypatch.context() as patch:
+        patch.setattr(rrg.atomic.os, "fsync", full)
+        train(tiny(tmp_path / "count", steps=3, frozen_at=(0.0,)))
+    before_second_checkpoint = len(written) - 1
+    written.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(rrg.atomic.os, "fsync", full)
+        with pytest.raises(TrainingError, match=r"cannot write to .*No space left.*step-000003.*--resume"):
+            train(tiny(tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-000003"]
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    train(tiny(tmp_path / "run", resume=True))
+    assert same_weights(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_run_is_never_overwritten_or_resumed_as_another(tmp_path: Path) -> None:
@@ -192,6 +320,16 @@ def test_a_run_is_never_overwritten_or_resumed_as_another(tmp_path: Path) -> Non
     [
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": -1.0}, "lr must be > 0, got -1"),
+        ({"encoder_lr": 0.0}, "encoder_lr must be finite and > 0, got 0"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd' must be one of linear, came-grad"),
+        ({"optimizer": "torchjd:Nothing"}, "'Nothing' is no aggregator of TorchJD; it has .*UPGrad"),
+        ({"tasks": ("rg", "vqa")}, "must be some of"),
+        ({"tasks": ()}, "must be some of"),
+        ({"tasks": ("rg",), "task_weights": (1.0, 2.0)}, "must be one for each of the tasks"),
+        ({"refresh_every": 0}, "refresh_every must be > 0"),
+        ({"dataset": "r2gen"}, "dataset r2gen and --annotation FILE belong together"),
+        ({"annotation": Path("a.json")}, "dataset r2gen and --annotation FILE belong together"),
+        ({"chexbert": Path("nowhere.pth")}, "chexbert: nowhere.pth does not exist"),
         ({"lr": float("inf")}, "lr must be finite, got inf"),
         ({"task_weights": (1.0, float("nan"))}, "task_weights must be finite"),
         ({"rho": 2.0}, "rho = 2.0"),
@@ -228,7 +366,7 @@ def test_config_survives_json() -> None:
 
 
 def test_both_command_lines_start(tmp_path: Path) -> None:
-    root = Path(training.__file__).parents[1]
+    root = Path(rrg.run.__file__).parents[1]
     for command in (["-m", "rrg.train"], ["rrg/train.py"]):
         done = subprocess.run(
             [sys.executable, *command, "--dataset", "phantom", "--batch-size", "9999", "--out", str(tmp_path / "x")],

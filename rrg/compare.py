@@ -1,0 +1,146 @@
+"""Train several optimizers over several seeds on the same data, and tabulate mean ± spread.
+
+    rrg compare --optimizers linear came-grad came-grad:nu=0.6 torchjd:UPGrad --seeds 0 1 2 --train.dataset phantom
+
+An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. Linear
+scalarization with equal weights is always among them: CAME-Grad below ν = ½ rests where it does, so that a gain over
+the weighted sum alone may be one of the weights (theory T6). Finished runs are reused, interrupted ones continue.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from rrg.atomic import write_bytes, write_json
+from rrg.comparison import Runs, markdown, measured, show, summarize
+from rrg.config import TrainConfig, as_json
+from rrg.errors import TrainingError, shown
+from rrg.reuse import trained
+
+CONTROL = "linear:task_weights=equal"
+OPTIONS = ("rho", "kappa", "nu", "center", "fusion", "refresh_every", "clip_norm", "clip_value", "lr", "task_weights")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Train optimizers over seeds and tabulate mean ± standard deviation, with linear at equal weights as control."""
+
+    optimizers: tuple[str, ...] = ("linear", "came-grad")
+    """Names with options, such as came-grad:nu=0.6:center=weighted or linear:clip_value=0.1."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of every optimizer for each."""
+    out: Path = Path("out/compare")
+    """Folder of the runs, compare.json and compare.md."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Options of every run."""
+
+    def __post_init__(self) -> None:
+        for name, values in (("optimizers", self.optimizers), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be one or more, each once, got {values}")
+
+
+def variant(base: TrainConfig, text: str) -> TrainConfig:
+    """The options of one optimizer's runs.
+
+    Args:
+        base: options of every run.
+        text: ``NAME[:option=value…]`` with options out of :data:`OPTIONS`.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value outside its domain.
+
+    Example:
+        >>> changed = variant(TrainConfig(), "came-grad:nu=0.6:center=weighted")
+        >>> changed.optimizer, changed.nu, changed.center
+        ('came-grad', 0.6, 'weighted')
+    """
+    words = text.split(":")
+    changes: dict[str, Any] = {"optimizer": ":".join(word for word in words if "=" not in word)}
+    for word in words:
+        if "=" not in word:
+            continue
+        name, value = word.split("=", 1)
+        if name not in OPTIONS:
+            raise ValueError(f"{text!r} has the unknown option {name!r}; there are {', '.join(OPTIONS)}")
+        try:
+            changes[name] = _value(base, name, value)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {name} cannot be {value!r}: {error}") from error
+    return dataclasses.replace(base, **changes)
+
+
+def compare(config: CompareConfig, *, console: Console | None = None) -> dict[str, Any]:
+    """Make, continue or reuse all runs; write ``compare.json`` and ``compare.md`` after each of them.
+
+    Args:
+        config: what to run.
+        console: shows progress if given.
+
+    Returns:
+        contents of compare.json, see :func:`rrg.comparison.summarize`. A run that ended with a
+        :class:`TrainingError` is recorded as failed, and the others go on.
+
+    Raises:
+        ValueError: for unknown optimizers or options, before anything is run, or runs of other options in the folder.
+        OSError, ReportsUnavailable: as :func:`rrg.train.train`.
+    """
+    variants = {text: variant(config.train, text) for text in config.optimizers}
+    equal = _resolved(variant(config.train, CONTROL))
+    control = next((text for text, options in variants.items() if _resolved(options) == equal), CONTROL)
+    variants = {control: equal} | variants
+    rows: dict[str, Runs] = {text: {} for text in variants}
+    summary: dict[str, Any] = {}
+    config.out.mkdir(parents=True, exist_ok=True)
+    for seed in config.seeds:
+        for text, options in variants.items():
+            folder = config.out / re.sub(r"[^A-Za-z0-9.=-]+", "_", text) / f"seed-{seed}"
+            try:
+                done = trained(dataclasses.replace(options, seed=seed, out=folder), console)
+                rows[text][seed] = measured(done.result)
+            except TrainingError as error:
+                rows[text][seed] = {"failed": str(error)}
+                if console is not None:
+                    console.print(f"{text}, seed {seed}: {error}", style="red", markup=False)
+            seeds = ", ".join(map(str, config.seeds))
+            note = f"Mean ± standard deviation over the seeds {seeds}; scores of the {config.train.evaluate} split"
+            summary = {"note": note, **summarize(rows, control), "train": as_json(config.train)}
+            write_json(config.out / "compare.json", summary)
+            write_bytes(config.out / "compare.md", markdown(summary).encode())
+    return summary
+
+
+def _resolved(options: TrainConfig) -> TrainConfig:
+    return dataclasses.replace(options, task_weights=options.weights)
+
+
+def _value(base: TrainConfig, name: str, text: str) -> Any:
+    if name == "task_weights":
+        return text if text == "equal" else tuple(float(word) for word in text.split(","))
+    return type(getattr(base, name))(text)
+
+
+def cli(config: CompareConfig, console: Console) -> None:
+    """Compare, show the table; raises ``TrainingError`` if a run failed."""
+    summary = compare(config, console=console)
+    show(summary, console)
+    console.print(f"written to {config.out}/compare.json and compare.md")
+    failed = sum(len(row["failed"]) for row in summary["optimizers"])
+    if failed:
+        raise TrainingError(f"{failed} runs failed, see above; the others are in the table")
+
+
+def main() -> None:
+    """Command line: ``python -m rrg.compare``."""
+    console = Console()
+    with shown(console, "interrupted; the same command continues"):
+        cli(tyro.cli(CompareConfig, description=__doc__), console)
+
+
+if __name__ == "__main__":
+    main()
