@@ -1,1 +1,2 @@
-"""Studies: real reports (openi) or reports from a grammar (phantom), with images rendered from findings."""
+"""Studies: reports and images from an annotation (r2gen), or real reports (openi) or ones from a grammar (phantom) with
+images rendered from their findings."""

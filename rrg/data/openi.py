@@ -9,23 +9,24 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from rrg.atomic import write_bytes
+from rrg.data.archives import DamagedArchive, members
 
 WHEEL = "torchxrayvision==1.5.7"
 MEMBER = "torchxrayvision/data/NLMCXR_reports.tgz"
 SHA256 = "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"
 REPORTS, WITH_FINDINGS, IMAGES = 3955, 3425, 7470
+WITH_TWO_IMAGES = 2955
+"""Reports with findings and at least two images, those of R2Gen's split: 2,069 + 296 + 590."""
 
 
 class ReportsUnavailable(RuntimeError):
@@ -45,11 +46,11 @@ class RawReport:
     """Identifiers of its radiographs."""
 
 
-def attribution() -> str:
-    """Whom to thank for the reports, and under which licence."""
+def attribution(images: str = "rendered images, not radiographs") -> str:
+    """Whom to thank for the reports, and under which licence; and what the images are."""
     return (
         "Reports: Indiana University Chest X-ray Collection (OpenI, National Library of Medicine), "
-        "Demner-Fushman et al., JAMIA 2016, CC BY-NC-ND 4.0. Images: rendered images, not radiographs."
+        f"Demner-Fushman et al., JAMIA 2016, CC BY-NC-ND 4.0. Images: {images}."
     )
 
 
@@ -64,13 +65,13 @@ def read_reports(reports: Path | None = None, *, cache_dir: Path | None = None) 
         ReportsUnavailable: without network, for a damaged or unsafe archive, or if no XML is found.
     """
     if reports is None:
-        archive = fetch(cache_dir)
-        found = [_parse(name, data) for name, data in _archive_members(archive)]
-        _check_counts(found)
+        reports = fetch(cache_dir)
+    if reports.is_file():
+        found = _read(reports)
+        if is_published(reports):
+            check_counts(found)
     elif reports.is_dir():
         found = [_parse(path.name, path.read_bytes()) for path in reports.rglob("*.xml")]
-    elif reports.is_file():
-        found = [_parse(name, data) for name, data in _archive_members(reports)]
     else:
         raise ReportsUnavailable(f"{reports} does not exist; give a .tgz or a folder of report XML files")
     if not found:
@@ -86,7 +87,7 @@ def fetch(cache_dir: Path | None = None) -> Path:
     """
     folder = (cache_dir or default_cache()) / "openi"
     cached = folder / "NLMCXR_reports.tgz"
-    if cached.exists() and hashlib.sha256(cached.read_bytes()).hexdigest() == SHA256:
+    if cached.exists() and is_published(cached):
         return cached
     with tempfile.TemporaryDirectory() as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
@@ -131,20 +132,11 @@ def clean(text: str) -> str:
     return " . ".join(sentences) + " ." if sentences else ""
 
 
-def _archive_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """XML files of the archive, read in memory; names that would leave a folder are refused."""
+def _read(archive: Path) -> list[RawReport]:
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts or member.issym() or member.islnk():
-                    raise ReportsUnavailable(f"{path} holds the unsafe entry {member.name!r}; not used")
-                if member.isfile() and name.suffix == ".xml":
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    yield name.name, file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ReportsUnavailable(f"cannot read {path}: {error}; delete it or give an intact copy") from error
+        return [_parse(name, data) for name, data in members(archive, ".xml")]
+    except DamagedArchive as error:
+        raise ReportsUnavailable(str(error)) from error
 
 
 def _parse(name: str, data: bytes) -> RawReport:
@@ -163,10 +155,22 @@ def _parse(name: str, data: bytes) -> RawReport:
     )
 
 
-def _check_counts(found: list[RawReport]) -> None:
-    counts = (len(found), sum(bool(r.findings) for r in found), sum(len(r.images) for r in found))
-    if counts != (REPORTS, WITH_FINDINGS, IMAGES):
+def is_published(archive: Path) -> bool:
+    """Whether a file is the published NLMCXR_reports.tgz, by its SHA-256."""
+    return hashlib.sha256(archive.read_bytes()).hexdigest() == SHA256
+
+
+def check_counts(found: list[RawReport]) -> None:
+    """Compare the published archive with what is known of it.
+
+    Raises:
+        ReportsUnavailable: if a number of reports or images differs.
+    """
+    described = [report for report in found if report.findings]
+    images = sum(len(report.images) for report in found)
+    counts = (len(found), len(described), images, sum(len(report.images) > 1 for report in described))
+    if counts != (REPORTS, WITH_FINDINGS, IMAGES, WITH_TWO_IMAGES):
         raise ReportsUnavailable(
-            f"the archive has {counts} reports, reports with findings and images, expected "
-            f"{(REPORTS, WITH_FINDINGS, IMAGES)}: the parser no longer understands it"
+            f"the archive has {counts} reports, reports with findings, images, and reports with findings and two "
+            f"images, expected {(REPORTS, WITH_FINDINGS, IMAGES, WITH_TWO_IMAGES)}: the parser no longer understands it"
         )

@@ -1,9 +1,10 @@
 """What a study is: a report, its labels, and the findings that its image shows."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 CONDITIONS = (
     "Enlarged Cardiomediastinum",
@@ -26,6 +27,7 @@ CONDITIONS = (
 Side = Literal["right", "left", "both"]
 Zone = Literal["upper", "middle", "lower"]
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class LabelState(IntEnum):
@@ -64,12 +66,31 @@ class Study:
     labels: tuple[int, ...]
     """14 :class:`LabelState` numbers, what the report says."""
     findings: tuple[Finding, ...]
-    """What the rendered image shows."""
+    """What the rendered image shows; empty where there are files."""
     split: Split
     mesh: tuple[str, ...] = ()
     """Expert tags of the source, such as ``"opacity/lung/base/left"``."""
     full_text: str = ""
-    """Findings and impression as written, for measuring the labeller; empty for phantoms."""
+    """The report as written: for openi findings and impression, to measure the labeller; empty for phantoms."""
+    images: tuple[Path, ...] = ()
+    """Files with its views; without any the image is rendered from the findings."""
+    patient: str = ""
+    """Identifier of the patient, if known."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Studies with their provenance."""
+
+    name: str
+    studies: tuple[Study, ...]
+    images: str = "rendered images"
+    """What the images are; every output says it."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def split(self, name: Split) -> list[Study]:
+        """Studies of one split."""
+        return [study for study in self.studies if study.split == name]
 
 
 def split_of(study_id: str) -> Split:
