@@ -3,7 +3,8 @@
     python benchmarks/gradient_log_cost.py
     python benchmarks/gradient_log_cost.py --tasks rg dc ita re --batch-size 64 --image-size 224
 
-The goal is below 5 % of a step. The log reads every task gradient once (CountSketch) and copies K×m numbers to the host.
+The goal is below 5 % of a step. The log reads every task gradient once (CountSketch) and copies K×m numbers to the
+host.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Prepare data, train report generators, compare optimizers, evaluate: ``rrg prepare | train | compare | evaluate | demo``."""
+"""Prepare data, train report generators, compare optimizers, evaluate them."""
 
 import sys
 from collections.abc import Callable
@@ -35,10 +35,10 @@ class Prepare:
 
 Command = (
     Annotated[Prepare, subcommand("prepare")]
-    | Annotated[TrainConfig, subcommand("train", description=train.__doc__)]
-    | Annotated[CompareConfig, subcommand("compare", description=compare.__doc__)]
-    | Annotated[EvaluateConfig, subcommand("evaluate", description=evaluate.__doc__)]
-    | Annotated[DemoConfig, subcommand("demo", description=demo.__doc__)]
+    | Annotated[TrainConfig, subcommand("train")]
+    | Annotated[CompareConfig, subcommand("compare")]
+    | Annotated[EvaluateConfig, subcommand("evaluate")]
+    | Annotated[DemoConfig, subcommand("demo")]
 )
 RUN: dict[type, Callable[[Any, Console], object]] = {
     IuXrayConfig: prepare_iu_xray,

@@ -24,7 +24,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from rrg.distributed import gather
 from rrg.encoder import ImageEncoder
-from rrg.retrieval import Retrieved, RetrievalMemory
+from rrg.retrieval import RetrievalMemory, Retrieved
 
 PAD, BOS, EOS = 0, 1, 2
 TASKS = ("rg", "dc", "ita", "re")
@@ -364,7 +364,6 @@ def _decoder(config: ModelConfig, vocabulary_size: int, positions: int) -> GPT2L
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             add_cross_attention=True,
-            pad_token_id=PAD,
             bos_token_id=BOS,
             eos_token_id=EOS,
         )

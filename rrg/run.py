@@ -1,6 +1,7 @@
 """A training run in progress: model, optimizer, random states, and the step."""
 
 import gc
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -28,8 +29,8 @@ from rrg.tasks import task_losses
 
 Batch = dict[str, Tensor]
 SMALLEST_SCALE = 2.0**-10
-_PARAMETERS = signature(DistributedDataParallel).parameters
-_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"  # older torch
+_NEWER, _OLDER = "forward_sync_buffers", "broadcast_buffers"
+_OWN_BUFFERS: dict[str, Any] = {_NEWER if _NEWER in signature(DistributedDataParallel).parameters else _OLDER: False}
 
 
 class TrainingRun:
@@ -73,7 +74,7 @@ class TrainingRun:
         self._batches = iter(loader(self.dataset, sampler, workers=c.workers, pin=self.device.type == "cuda"))
 
     def step(self, step: int) -> list[float]:
-        """One training step; the losses before it, averaged over micro-batches and processes, in the order of the tasks.
+        """One training step; the losses before it, averaged over micro-batches and processes, one a task.
 
         Raises:
             NonFiniteError: for a NaN or infinite loss, or gradient unless losses are scaled.
@@ -167,6 +168,7 @@ class TrainingRun:
             "scaler": self.scaler.state_dict(),
             "random": gather(torch.get_rng_state()[None].to(self.device)).cpu(),
             "steps": self.steps,
+            "studies": self._fingerprint(),
         }
         if self.device.type == "cuda":
             state["random_cuda"] = gather(torch.cuda.get_rng_state(self.device)[None].to(self.device)).cpu()
@@ -177,7 +179,7 @@ class TrainingRun:
         """Load the last checkpoint; the number of steps it has made, 0 if the run was stopped before its first.
 
         Raises:
-            ValueError: if it was written by another number of processes.
+            ValueError: if it was written by another number of processes, or on other training studies.
         """
         made = checkpoint.steps(self.config.out / "checkpoints")
         if not made:
@@ -189,6 +191,8 @@ class TrainingRun:
             raise ValueError(
                 f"{newest} was written by {len(state['random'])} processes, resume it with as many, not {world_size()}"
             )
+        if state["studies"] != self._fingerprint():
+            raise ValueError(f"{newest} was trained on other studies than those now read; give the data of the run")
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"][rank()])
@@ -223,6 +227,12 @@ class TrainingRun:
             record["scale"] = self.scaler.get_scale()
         return record
 
+    def _fingerprint(self) -> str:
+        """SHA-256 of the training studies' identifiers and tokens, in their order."""
+        digest = hashlib.sha256(self.dataset.input_ids.numpy().tobytes())
+        digest.update("\n".join(study.id for study in self.dataset.studies).encode())
+        return digest.hexdigest()
+
     def _groups(self) -> list[dict[str, Any]]:
         """The image encoder, and the rest, each with its peak learning rate."""
         config = self.config
@@ -241,7 +251,7 @@ class TrainingRun:
         return DistributedDataParallel(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            **{_BUFFERS: False},
+            **_OWN_BUFFERS,
             find_unused_parameters=self.config.find_unused_parameters,
         )
 

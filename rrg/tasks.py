@@ -105,7 +105,8 @@ def retrieval_loss(image: Tensor, report: Tensor, labels: Tensor, retrieved: Ret
 
     The candidates are the joint batch's reports and the retrieved ones;
 
-    .. math:: \operatorname{KL}\bigl(\operatorname{softmax}_j(J_{ij}/0.1) ‖ \operatorname{softmax}_j(⟨v_i, r_j⟩/0.07)\bigr)
+    .. math:: \operatorname{KL}\bigl(\operatorname{softmax}_j(J_{ij}/0.1) ‖
+              \operatorname{softmax}_j(⟨v_i, r_j⟩/0.07)\bigr)
 
     with J the Jaccard index of the positive conditions, 1 where there are none on either side.
 
@@ -165,7 +166,8 @@ def task_losses(
             assert output.condition_logits is not None
             losses.append(condition_loss(output.condition_logits, batch["labels"], model.log_prior))
         else:
-            assert output.image_embedding is not None and output.report_embedding is not None
+            assert output.image_embedding is not None
+            assert output.report_embedding is not None
             embeddings = output.image_embedding, output.report_embedding
             if task == "ita":
                 scale = model.log_scale.exp().clamp_max(LONGEST_SCALE)

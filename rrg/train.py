@@ -38,8 +38,10 @@ from rrg.journal import Journal
 from rrg.run import TrainingRun, barrier
 from rrg.setup import build_model, load_corpus, select_device
 
-FREE_ON_RESUME = ("resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "workers", "chexbert")
-FREE_ON_RESUME += ("images", "verify", "no_sync", "find_unused_parameters")
+FREE_ON_RESUME = frozenset({
+    "resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "annotation", "images", "verify",
+    "workers", "chexbert", "no_sync", "find_unused_parameters",
+})  # fmt: skip
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

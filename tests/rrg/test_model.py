@@ -240,7 +240,7 @@ def test_pretrained_encoders_are_loaded_from_a_folder(tmp_path: Path, kind: str)
     loaded = dict(model.encoder.net.named_parameters())
     assert all(torch.equal(loaded[name], value) for name, value in saved.named_parameters())
     assert model(torch.randn(2, 1, 1, 32, 32), torch.ones(2, 3).long()).report_logits.shape == (2, 3, 50)
-    with pytest.raises(ValueError, match="is neither one of .* nor a model that transformers can load"):
+    with pytest.raises(ValueError, match=r"is neither one of .* nor a model that transformers can load"):
         tiny(config=ModelConfig(encoder=str(tmp_path / "nothing"), decoder_width=32, decoder_layers=1))
 
 

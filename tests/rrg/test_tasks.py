@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from rrg.data.grammar import phantom_studies
 from rrg.data.study import LabelState
 from rrg.model import ModelConfig
-from rrg.retrieval import Retrieved, RetrievalMemory
+from rrg.retrieval import RetrievalMemory, Retrieved
 from rrg.setup import log_frequencies
 from rrg.tasks import alignment_loss, condition_loss, report_loss, retrieval_loss
 
