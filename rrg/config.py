@@ -14,7 +14,7 @@ from rrg.aggregators import check_optimizer
 from rrg.model import TASKS, ModelConfig
 from rrg.tasks import DEFAULT_WEIGHTS
 
-PATHS = ("out", "reports", "annotation", "images", "chexbert")
+PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
 
 
 def _split(words: list[str]) -> list[str]:
@@ -160,6 +160,8 @@ class TrainConfig:
     """Beams of that generation; 1 is greedy."""
     chexbert: Path | None = None
     """CheXbert checkpoint that labels reports for clinical efficacy; the built-in labeller by default."""
+    chexbert_vocab: Path | None = None
+    """vocab.txt of bert-base-uncased; by default beside the checkpoint, or in transformers' cache."""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -234,7 +236,7 @@ class TrainConfig:
             )
         if self.images is not None and self.dataset != "r2gen":
             raise ValueError(f"images belong to the dataset r2gen, not to {self.dataset}")
-        for name in ("reports", "annotation", "images", "chexbert"):
+        for name in PATHS[1:]:
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise ValueError(f"{name}: {path} does not exist")

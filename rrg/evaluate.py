@@ -1,11 +1,14 @@
-"""Generate reports for a split and score them: BLEU, ROUGE-L, clinical efficacy, and the condition head.
+"""Generate reports for a split and score them: BLEU, ROUGE-L, CIDEr, METEOR, clinical efficacy, and the condition head.
 
-python -m rrg.evaluate --run out/train --split test --num-beams 3
+    python -m rrg.evaluate --run out/train --split test --num-beams 3
+
+Writes result.json, samples.jsonl and samples.html to a folder in the run's, named after split and options.
 """
 
+import importlib.metadata
 import json
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,104 +20,185 @@ from rich.progress import track
 from torch import Tensor
 
 from rrg import checkpoint
-from rrg.atomic import write_bytes, write_json
-from rrg.config import TrainConfig, from_json
-from rrg.data.corpus import Corpus, ReportDataset, load
-from rrg.data.labels import label
-from rrg.data.openi import ReportsUnavailable
+from rrg.aggregators import optimizer_options
+from rrg.atomic import write_json
+from rrg.config import from_json
+from rrg.data.corpus import ReportDataset
+from rrg.data.study import SPLITS, Corpus, Split
 from rrg.data.tokenizer import Tokenizer
-from rrg.metrics.clinical import Uncertainty, clinical_efficacy, majority
+from rrg.errors import shown
+from rrg.metrics.captions import cider, meteor
+from rrg.metrics.clinical import LABEL_SETS, POLICIES, clinical_efficacy, majority
+from rrg.metrics.labeller import Labeller, RuleLabeller, load_labeller
 from rrg.metrics.nlg import bleu, rouge_l
 from rrg.model import ReportGenerator
+from rrg.samples import number, write_samples
+from rrg.setup import build_model, load_corpus, select_device
 
 BATCH = 64
-POLICIES: tuple[Uncertainty, ...] = ("negative", "positive")
+METRICS = {"ROUGE-L": "rouge_l", "CIDEr": "cider", "METEOR": "meteor"}
+VERSIONS = ("torch", "transformers", "pycocoevalcap")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score a checkpoint of a training run."""
+    """Score the last checkpoint of a training run."""
 
     run: Path
-    """Folder of the run, the --out of rrg.train."""
-    split: Literal["val", "test"] = "test"
+    """Folder of the run, the --out of rrg train."""
+    split: Split = "test"
+    """train shows what was memorised; with the task re each of its studies finds its own report."""
     num_beams: int = 3
     """Beams of the search; 1 is greedy."""
+    length_penalty: float = 1.0
+    """Beam scores are divided by length to this power."""
+    chexbert: Path | None = None
+    """CheXbert checkpoint that labels the reports; the built-in labeller by default."""
+    chexbert_vocab: Path | None = None
+    """BERT's vocab.txt; by default beside the checkpoint, or in the Hugging Face cache."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reports: Path | None = None
-    """Own copy of the OpenI reports, if the run's is gone."""
+    """Own copy of the OpenI reports, if the run's has moved."""
+    annotation: Path | None = None
+    """The annotation.json, if the run's has moved."""
+    images: Path | None = None
+    """Folder of the images, if the run's has moved."""
+    out: Path | None = None
+    """Folder of the results."""
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams must be >= 1, got {self.num_beams}")
+
+    @property
+    def folder(self) -> Path:
+        """``out``, or by default a folder in the run's that tells split and options."""
+        penalty = f"-penalty{self.length_penalty:g}" if self.length_penalty != 1 else ""
+        labeller = "-chexbert" if self.chexbert is not None else ""
+        return self.out or self.run / f"evaluation-{self.split}-beams{self.num_beams}{penalty}{labeller}"
 
 
 def evaluate(
     model: ReportGenerator,
     tokenizer: Tokenizer,
     corpus: Corpus,
-    split: Literal["val", "test"],
+    split: Split,
     *,
     image_size: int,
+    max_views: int = 1,
     num_beams: int = 1,
+    length_penalty: float = 1.0,
+    labeller: Labeller | None = None,
+    settings: Mapping[str, Any] | None = None,
     console: Console | None = None,
-) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Generate a report for every study of the split and score it against the study's own.
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Generate a report for every study of the split and score it against the study's own; score the condition head.
 
-    References are cut to the model's longest report, as the field does.
+    References are cut to the model's longest report, as the field does. Of a model without rg only the condition head
+    is scored, of one without dc only the reports.
 
     Args:
         model: on its device; left in the mode it had.
         tokenizer: of its training.
         corpus: whose ``split`` is scored.
-        split: "val" or "test".
+        split: "train", "val" or "test".
         image_size: pixels.
+        max_views: images of a study that the model sees.
         num_beams: 1 is greedy.
+        length_penalty: of the beam search.
+        labeller: of the reports, for clinical efficacy; the built-in rules by default.
+        settings: of the training (seed, optimizer, step …), kept with the scores.
         console: shows progress if given.
 
     Returns:
-        scores with the settings that made them, and samples with id, reference and generated text.
+        scores with the settings that made them, where a metric that could not be had is a text saying why; and samples
+        with id, reference and generated text, and their states of the 14 conditions.
     """
     begun = time.perf_counter()
+    labeller = (labeller or RuleLabeller()).to(next(model.parameters()).device)
     studies = corpus.split(split)
-    dataset = ReportDataset(studies, tokenizer, image_size=image_size, max_length=model.max_length)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    generated: list[str] = []
-    states: list[Tensor] = []
-    starts = range(0, len(dataset), BATCH)
-    with torch.no_grad():
-        for start in track(starts, f"generate {split}", console=console, disable=console is None):
-            items = [dataset[i] for i in range(start, min(start + BATCH, len(dataset)))]
-            pixels = torch.stack([item["pixel_values"] for item in items]).to(device)
-            ids = model.generate(pixels, num_beams=num_beams)
-            generated += [tokenizer.decode(row) for row in ids.tolist()]
-            begin = ids[:, :1]
-            states.append(model(pixels, begin).condition_logits.argmax(-1).cpu())
-    model.train(training)
+    dataset = ReportDataset(studies, tokenizer, image_size=image_size, max_length=model.max_length, max_views=max_views)
+    generated, states = _predict(model, tokenizer, dataset, num_beams, length_penalty, f"generate {split}", console)
     references = [tokenizer.decode(row) for row in dataset.input_ids.tolist()]
-    expected = torch.tensor([label(text) for text in references])
-    produced = torch.tensor([label(text) for text in generated])
-    training_labels = torch.tensor([study.labels for study in corpus.split("train")])
-    scores = {
+    scores: dict[str, Any] = {
         "dataset": corpus.name,
         "images": corpus.images,
         "provenance": corpus.provenance,
         "split": split,
-        "studies": {name: len(corpus.split(name)) for name in ("train", "val", "test")},
-        "decoding": {"num_beams": num_beams, "max_length": model.max_length},
+        "studies": {name: len(corpus.split(name)) for name in SPLITS},
+        "image_counts": {name: sum(len(s.images) or 1 for s in corpus.split(name)) for name in SPLITS},
+        "max_views": max_views,
+        "image_size": image_size,
+        "tasks": list(model.tasks),
+        "decoding": {
+            "num_beams": num_beams,
+            "max_length": model.max_length,
+            "length_penalty": length_penalty if num_beams > 1 else None,
+            "early_stopping": num_beams > 1,
+            "sampling": False,
+        },
         "references": f"the first {model.max_length - 2} tokens",
-        "seconds": time.perf_counter() - begun,
-        "labeller": "rule-based, rrg.data.labels, on both texts",
-        "distinct_reports": len(set(generated)),
-        "bleu": bleu(references, generated),
-        "rouge_l": rouge_l(references, generated),
-        "clinical_efficacy": _efficacy(expected, produced),
-        "classification": _efficacy(dataset.labels, torch.cat(states)),
-        "majority": _efficacy(dataset.labels, majority(dataset.labels, training_labels)),
+        "labeller": labeller.description,
+        "policies": POLICIES,
+        "training": dict(settings or {}),
+        "versions": {name: _version(name) for name in VERSIONS},
     }
-    samples = [
-        {"id": study.id, "reference": reference, "generated": text}
-        for study, reference, text in zip(studies, references, generated, strict=True)
+    samples: list[dict[str, Any]] = [
+        {"id": study.id, "reference": reference} for study, reference in zip(studies, references, strict=True)
     ]
+    if generated is not None:
+        scores["distinct_reports"] = len(set(generated))
+        scores["bleu"] = bleu(references, generated)
+        scores["rouge_l"] = rouge_l(references, generated)
+        scores["cider"] = cider(references, generated)
+        scores["meteor"] = meteor(references, generated)
+        expected, produced = labeller(references), labeller(generated)
+        scores["clinical_efficacy"] = _efficacy(expected, produced)
+        for sample, text, *found in zip(samples, generated, expected.tolist(), produced.tolist(), strict=True):
+            sample["generated"] = text
+            sample["states"] = dict(zip(("reference", "generated"), found, strict=True))
+    if states is not None:
+        training_labels = torch.tensor([study.labels for study in corpus.split("train")])
+        scores["classification"] = _efficacy(dataset.labels, states)
+        scores["majority"] = _efficacy(dataset.labels, majority(dataset.labels, training_labels))
+        for sample, *found in zip(samples, dataset.labels.tolist(), states.tolist(), strict=True):
+            sample["head"] = dict(zip(("labels", "predicted"), found, strict=True))
+    scores["seconds"] = time.perf_counter() - begun
     return scores, samples
+
+
+def _predict(
+    model: ReportGenerator,
+    tokenizer: Tokenizer,
+    dataset: ReportDataset,
+    num_beams: int,
+    length_penalty: float,
+    what: str,
+    console: Console | None,
+) -> tuple[list[str] | None, Tensor | None]:
+    """A text for every study, and (n, 14) states; None for what the model has not learned."""
+    device = next(model.parameters()).device
+    texts: list[str] = []
+    states: list[Tensor] = []
+    training = model.training
+    model.eval()
+    try:
+        for start in track(range(0, len(dataset), BATCH), what, console=console, disable=console is None):
+            items = [dataset[i] for i in range(start, min(start + BATCH, len(dataset)))]
+            pixels, mask = (
+                torch.stack([item[key] for item in items]).to(device) for key in ("pixel_values", "view_mask")
+            )
+            ids, found = model.predict(
+                pixels,
+                mask if dataset.max_views > 1 else None,
+                num_beams=num_beams,
+                length_penalty=length_penalty,
+            )
+            texts += [] if ids is None else [tokenizer.decode(row) for row in ids.tolist()]
+            states += [] if found is None else [found.cpu()]
+    finally:
+        model.train(training)
+    return texts or None, torch.cat(states) if states else None
 
 
 def _efficacy(references: Tensor, predictions: Tensor) -> dict[str, Any]:
@@ -122,76 +206,81 @@ def _efficacy(references: Tensor, predictions: Tensor) -> dict[str, Any]:
         f"{name} conditions, uncertain {policy}": clinical_efficacy(
             references, predictions, label_set=name, uncertainty=policy
         ).as_dict()
-        for name in ("14", "5")
+        for name in LABEL_SETS
         for policy in POLICIES
     }
 
 
-def build_model(config: TrainConfig, tokenizer: Tokenizer) -> ReportGenerator:
-    """The untrained model of a run."""
-    return ReportGenerator(config.model, len(tokenizer), config.max_length)
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
-def load_corpus(config: TrainConfig) -> Corpus:
-    """The corpus of a run; raises ``ReportsUnavailable`` if it cannot be had."""
-    return load(
-        config.dataset,
-        reports=config.reports,
-        limit=config.limit,
-        n_phantom=config.phantom_studies,
-        seed=config.seed,
-    )
+def cli(options: EvaluateConfig, console: Console) -> None:
+    """Evaluate the run's last checkpoint, and say where the results are."""
+    saved = options.run / "config.json"
+    if not saved.is_file():
+        raise ValueError(f"{options.run} holds no run; give the --out of rrg train")
+    plain = json.loads(saved.read_text())
+    plain |= {name: None for name in ("chexbert", "chexbert_vocab") if name in plain}
+    moved = {name: getattr(options, name) for name in ("reports", "annotation", "images")}
+    config = from_json(plain | {name: str(path) for name, path in moved.items() if path is not None})
+    device = select_device(options.device)
+    labeller = load_labeller(options.chexbert, options.chexbert_vocab, console=console)
+    newest = checkpoint.latest(options.run / "checkpoints")
+    corpus = load_corpus(config, console)
+    tokenizer = Tokenizer.load(options.run / "tokenizer.json")
+    model = build_model(config, tokenizer, corpus.split("train"))
+    checkpoint.load_model(newest, model)
+    settings = {
+        "seed": config.seed,
+        "optimizer": {"name": config.optimizer, **optimizer_options(config)},
+        "step": int(newest.name.split("-")[1]),
+    }
+    scores, samples = evaluate(
+        model.to(device), tokenizer, corpus, options.split, image_size=config.image_size, max_views=config.max_views,
+        num_beams=options.num_beams, length_penalty=options.length_penalty, labeller=labeller, settings=settings,
+        console=console,
+    )  # fmt: skip
+    plain_options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(options).items()}
+    options.folder.mkdir(parents=True, exist_ok=True)
+    write_json(options.folder / "result.json", {**scores, "options": plain_options})
+    write_samples(options.folder, samples, corpus, scores, config.image_size)
+    console.print(summary(scores), markup=False)
+    console.print(f"written to {options.folder}: result.json, samples.jsonl, samples.html")
 
 
-def write_samples(path: Path, samples: list[dict[str, str]]) -> None:
-    """One JSON object a line, atomically."""
-    write_bytes(path, "".join(json.dumps(sample) + "\n" for sample in samples).encode())
+def summary(scores: Mapping[str, Any]) -> str:
+    """The scores in a few lines.
 
-
-def select_device(name: str) -> torch.device:
-    """ "auto" takes a GPU if there is one.
-
-    Raises:
-        ValueError: if "cuda" is asked for and there is none.
+    Example:
+        >>> scores = {"bleu": [0.5, 0.25], "rouge_l": 0.4, "cider": 0.1, "meteor": "unavailable: no Java"}
+        >>> print(summary({**scores, "images": "rendered images"}))
+        images: rendered images
+        BLEU-1…2 0.500 0.250
+        ROUGE-L 0.400
+        CIDEr 0.100
+        METEOR unavailable: no Java
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but torch sees no GPU; use --device auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    lines = [f"images: {scores['images']}"]
+    if "bleu" in scores:
+        lines.append(f"BLEU-1…{len(scores['bleu'])} {' '.join(map(number, scores['bleu']))}")
+        lines += [f"{name} {number(scores[key])}" for name, key in METRICS.items()]
+    for name, key in (("CE", "clinical_efficacy"), ("DC", "classification"), ("DC majority", "majority")):
+        found = scores.get(key, {}).get("14 conditions, uncertain positive")
+        if found:
+            means = ", ".join(f"{mean} {found[mean]['f1']:.3f}" for mean in ("micro", "macro", "example"))
+            lines.append(f"{name} F1 {means} (14 conditions, uncertain positive)")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Command line: ``python -m rrg.evaluate``."""
-    options = tyro.cli(EvaluateConfig, description=__doc__)
     console = Console()
-    try:
-        newest = checkpoint.latest(options.run / "checkpoints")
-        plain = json.loads((options.run / "config.json").read_text())
-        if options.reports is not None:
-            plain["reports"] = str(options.reports)
-        config = from_json(plain)
-        tokenizer = Tokenizer.load(options.run / "tokenizer.json")
-        model = build_model(config, tokenizer).to(select_device(options.device))
-        checkpoint.load_model(newest, model)
-        scores, samples = evaluate(
-            model, tokenizer, load_corpus(config), options.split, image_size=config.image_size,
-            num_beams=options.num_beams, console=console,
-        )  # fmt: skip
-    except (OSError, ValueError, ReportsUnavailable) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
-    name = f"{options.split}-beams{options.num_beams}"
-    write_json(options.run / f"evaluation-{name}.json", {**scores, "options": _plain(options)})
-    write_samples(options.run / f"samples-{name}.jsonl", samples)
-    efficacy = scores["clinical_efficacy"]["14 conditions, uncertain negative"]
-    console.print(
-        f"BLEU-1…4 {' '.join(f'{b:.3f}' for b in scores['bleu'])}  ROUGE-L {scores['rouge_l']:.3f}  "
-        f"CE F1 macro {efficacy['macro']['f1']:.3f} micro {efficacy['micro']['f1']:.3f} "
-        f"example {efficacy['example']['f1']:.3f}  ({scores['images']})"
-    )
-
-
-def _plain(options: EvaluateConfig) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    with shown(console):
+        cli(tyro.cli(EvaluateConfig, description=__doc__), console)
 
 
 if __name__ == "__main__":

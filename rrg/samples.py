@@ -11,9 +11,8 @@ from typing import Any
 from PIL import Image
 
 from rrg.atomic import write_bytes
-from rrg.data.corpus import Corpus
 from rrg.data.images import Pixels, study_images
-from rrg.data.study import CONDITIONS, LabelState, Study
+from rrg.data.study import CONDITIONS, Corpus, LabelState, Study
 
 SHOWN = 24
 LARGEST = 256
@@ -32,17 +31,19 @@ h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem}h2,h3{font-size:.8rem;marg
 p{margin:.35rem 0}.dim{color:var(--dim);font-size:.875rem}
 dl{display:flex;flex-wrap:wrap;gap:.75rem 1.75rem;margin:1rem 0}dt{color:var(--dim);font-size:.8rem}
 dd{margin:0;font-size:1.15rem;font-variant-numeric:tabular-nums}
-article{display:grid;grid-template-columns:auto 1fr 1fr;gap:.5rem 1.5rem;border-top:1px solid var(--line);
+article{display:grid;grid-template-columns:9rem 1fr 1fr;gap:.5rem 1.5rem;border-top:1px solid var(--line);
 padding:1.1rem 0}
-article h2,.chips{grid-column:1/-1}figure{margin:0;display:flex;gap:.4rem}
-figure img{width:9rem;aspect-ratio:1;background:#000;border-radius:3px}
-.two img{width:7rem}section p{margin:.2rem 0}mark{background:var(--shared);color:inherit;border-radius:2px}
+article h2,.chips{grid-column:1/-1}figure{margin:0;display:flex;flex-wrap:wrap;gap:.4rem;align-items:flex-start}
+figure img{display:block;width:9rem;aspect-ratio:1;background:#000;border-radius:3px}
+.views article{grid-template-columns:14.4rem 1fr 1fr}.views img{width:7rem}
+section p{margin:.2rem 0}mark{background:var(--shared);color:inherit;border-radius:2px}
 ul{list-style:none;margin:.2rem 0 0;padding:0;display:flex;flex-wrap:wrap;gap:.35rem}
 li{border:1px solid;border-radius:1rem;padding:.05rem .6rem;font-size:.8rem;white-space:nowrap}
 .agreed{color:var(--agreed)}.missed{color:var(--missed);border-style:dashed}
-.invented{color:var(--invented);border-style:dotted}.legend{display:inline-flex;margin:0 .3rem}
-@media(max-width:44rem){article{grid-template-columns:1fr}figure img,.two img{width:auto;flex:1 1 0;min-width:0;
-max-width:14rem}}
+.invented{color:var(--invented);border-style:dotted}
+.legend{margin:.4rem 0 1.2rem}.legend li.plain{border:0;padding:0;color:var(--dim)}
+@media(max-width:44rem){article,.views article{grid-template-columns:1fr}
+figure img,.views img{width:auto;flex:1 1 7rem;min-width:0;max-width:14rem}}
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -65,25 +66,25 @@ def write_samples(
     Raises:
         rrg.data.images.BrokenImage: if an image cannot be read; ``samples.jsonl`` is then written.
     """
-    lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    lines = "".join(json.dumps(sample) + "\n" for sample in samples)
     write_bytes(out / "samples.jsonl", lines.encode())
     pairs = list(zip(samples, corpus.split(scores["split"]), strict=True))
     chosen = [pairs[i * len(pairs) // SHOWN] for i in range(SHOWN)] if len(pairs) > SHOWN else pairs
     size, views = min(image_size, LARGEST), scores["max_views"]
     articles = [_article(sample, study, study_images(study, size, views), corpus.images) for sample, study in chosen]
-    write_bytes(out / "samples.html", _page(scores, len(chosen), articles).encode())
+    write_bytes(out / "samples.html", _page(scores, len(chosen), articles).encode(errors="xmlcharrefreplace"))
 
 
 def _page(scores: Mapping[str, Any], shown: int, articles: Iterable[str]) -> str:
-    title = (
-        f"{'Generated reports' if 'bleu' in scores else 'Classified studies'}: {scores['dataset']}, {scores['split']}"
-    )
+    what = "Generated reports" if "bleu" in scores else "Classified studies"
+    title = f"{what}: {scores['dataset']}, {scores['split']} split"
     studies, labeller = scores["studies"][scores["split"]], scores["labeller"]
-    labelled = f"Reports labelled by {labeller['name']}, SHA-256 {labeller['sha256'][:12]}…"
+    labelled = f"Labeller: {labeller['name']}, SHA-256 {labeller['sha256'][:12]}…"
     facts = [
         f"Images: {scores['images']}.",
         f"{shown} of {studies:,} studies, evenly spaced in the split; all are in samples.jsonl.",
-        f"{_decoding(scores['decoding'])} {labelled}" if "bleu" in scores else "",
+        f"{_decoding(scores['decoding'])} References: {scores['references']}. {labelled}" if "bleu" in scores else "",
+        f"F1 is over 14 conditions; {scores['policies']['positive']}.",
         _training(scores["training"]),
         scores["provenance"].get("attribution", ""),
     ]
@@ -100,8 +101,9 @@ def _page(scores: Mapping[str, Any], shown: int, articles: Iterable[str]) -> str
         *(f"<p>{html.escape(fact)}</p>" for fact in facts if fact),
         "<dl>" + "".join(f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd></div>" for k, v in values) + "</dl>",
         *(f'<p class="dim">{html.escape(line)}</p>' for line in missing),
-        f'<div class="dim">{shared}Conditions {of}: <ul class="legend">{legend}</ul> '
-        "? where one of them is uncertain.</div></header><main>",
+        f'<p class="dim">{shared}Conditions {of}:</p>',
+        f'<ul class="legend">{legend}<li class="plain">? where one of them is uncertain</li></ul></header>',
+        '<main class="views">' if scores["max_views"] > 1 else "<main>",
         *articles,
         "</main></body></html>\n",
     ])  # fmt: skip
@@ -160,9 +162,8 @@ def _article(sample: Mapping[str, Any], study: Study, pictures: Sequence[Pixels]
         f"<section><h3>{name}</h3><p>{body or '(empty)'}</p></section>"
         for name, body in zip(("Reference", "Generated"), bodies, strict=False)
     )
-    two = ' class="two"' if len(pictures) > 1 else ""
     return (
-        f"<article><h2>{html.escape(study.id)}</h2><figure{two}>{images}</figure>{sections}"
+        f"<article><h2>{html.escape(study.id)}</h2><figure>{images}</figure>{sections}"
         f'<div class="chips"><ul>{_chips(*states)}</ul></div></article>'
     )
 
@@ -192,19 +193,16 @@ def _chips(reference: Sequence[int], produced: Sequence[int]) -> str:
 
 
 def _marked(words: Sequence[str], shared: Sequence[bool]) -> str:
-    """The text with runs of shared words marked, full stops drawn to the word before."""
-    parts: list[str] = []
-    inside = False
-    for number_, (word, keep) in enumerate(zip(words, shared, strict=True)):
-        gap = "" if number_ == 0 or word == "." else " "
-        if keep and not inside:
-            parts.append(f"{gap}<mark>{html.escape(word)}")
-        elif inside and not keep:
-            parts.append(f"</mark>{gap}{html.escape(word)}")
-        else:
-            parts.append(gap + html.escape(word))
+    """The text with runs of shared words marked, full stops drawn to the word before and marked only after one."""
+    text, inside = "", False
+    for word, keep in zip(words, shared, strict=True):
+        keep = keep and (inside or word != ".")
+        text += "</mark>" if inside and not keep else ""
+        text += "" if not text or word == "." else " "
+        text += "<mark>" if keep and not inside else ""
+        text += html.escape(word)
         inside = keep
-    return "".join(parts) + ("</mark>" if inside else "")
+    return text + ("</mark>" if inside else "")
 
 
 def shared_words(a: Sequence[str], b: Sequence[str]) -> tuple[list[bool], list[bool]]:

@@ -35,12 +35,13 @@ from rrg.distributed import local_device, process_group, rank, world_size
 from rrg.errors import TrainingError, shown
 from rrg.evaluate import evaluate, write_samples
 from rrg.journal import Journal
+from rrg.metrics.labeller import load_labeller
 from rrg.run import TrainingRun, barrier
 from rrg.setup import build_model, load_corpus, select_device
 
 FREE_ON_RESUME = frozenset({
     "resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "annotation", "images", "verify",
-    "workers", "chexbert", "no_sync", "find_unused_parameters",
+    "workers", "chexbert", "chexbert_vocab", "no_sync", "find_unused_parameters",
 })  # fmt: skip
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -78,6 +79,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
     """
     begun = time.perf_counter()
     device = local_device(select_device(config.device))
+    labeller = load_labeller(config.chexbert, config.chexbert_vocab, console=console)
     with process_group(device):
         run, tokenizer, timings = _train(config, device, console if rank() == 0 else None)
         run.leave()
@@ -100,8 +102,8 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
         if config.evaluate != "none":
             scores, samples = evaluate(
                 run.model, tokenizer, run.corpus, config.evaluate, image_size=config.image_size,
-                max_views=config.max_views, num_beams=config.num_beams, labeller=_labeller(config, device),
-                settings={"seed": config.seed, "optimizer": result["optimizer"]}, console=console,
+                max_views=config.max_views, num_beams=config.num_beams, labeller=labeller,
+                settings={"seed": config.seed, "optimizer": result["optimizer"], "step": run.steps}, console=console,
             )  # fmt: skip
             result["evaluation"] = scores
             write_samples(config.out, samples, run.corpus, scores, config.image_size)
@@ -194,14 +196,6 @@ def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | No
 def _what_is_left(config: TrainConfig) -> str:
     left = checkpoint.steps(config.out / "checkpoints")
     return f"the last checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
-
-
-def _labeller(config: TrainConfig, device: torch.device) -> Any:
-    if config.chexbert is None:
-        return None
-    from rrg.metrics.chexbert import CheXbert
-
-    return CheXbert.load(config.chexbert, device)
 
 
 def _check_folder(config: TrainConfig) -> None:

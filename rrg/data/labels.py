@@ -4,12 +4,11 @@ In the manner of NegEx and the CheXpert labeller: mentions are found sentence by
 by the negation or uncertainty cues whose scope reaches it, and a condition takes the strongest of its
 mentions (positive, then uncertain, then negative). "Likely", "compatible with" and the like commit the
 reader and count as positive. Rules written for this project; agreement with the experts' MeSH tags is
-measured by ``python -m rrg.data.labels``.
+measured by ``python -m rrg.data.labels`` and shown in ``book/labeller.md``.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rrg.data.study import CONDITIONS, Finding, LabelState, Side, Zone
 
@@ -237,62 +236,7 @@ def _severity(parts: Sequence[str]) -> float:
     return 0.6
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Text labeller against expert tags for one condition, positive class."""
-
-    condition: str
-    tagged: int
-    precision: float
-    recall: float
-    f1: float
-    kappa: float
-
-
-def agreement(texts: Sequence[str], meshes: Sequence[Sequence[str]]) -> list[Agreement]:
-    """Precision, recall, F1 and Cohen's κ of the positive class per condition, tags as reference.
-
-    Reports tagged "no indexing" are left out. Ratios with denominator 0 are NaN.
-    """
-    kept = [(label(t), mesh_labels(m)) for t, m in zip(texts, meshes, strict=True) if "no indexing" not in m]
-    rows = []
-    for index, condition in enumerate(CONDITIONS):
-        said = [states[index] == LabelState.POSITIVE for states, _ in kept]
-        tagged = [condition in tags for _, tags in kept]
-        n, both = len(kept), sum(a and b for a, b in zip(said, tagged, strict=True))
-        a, b = sum(said), sum(tagged)
-        observed = (both + n - a - b + both) / n
-        chance = (a * b + (n - a) * (n - b)) / n**2
-        rows.append(
-            Agreement(
-                condition,
-                b,
-                both / a if a else float("nan"),
-                both / b if b else float("nan"),
-                2 * both / (a + b) if a + b else float("nan"),
-                (observed - chance) / (1 - chance) if chance < 1 else float("nan"),
-            )
-        )
-    return rows
-
-
-def main() -> None:
-    """Print the agreement on all OpenI reports (findings and impression)."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from rrg.data.openi import attribution, read_reports
-
-    reports = read_reports()
-    rows = agreement([f"{r.findings}\n{r.impression}" for r in reports], [r.mesh for r in reports])
-    table = Table("condition", "tagged", "precision", "recall", "F1", "κ", title="labeller vs MeSH tags")
-    for row in rows:
-        scores = (row.precision, row.recall, row.f1, row.kappa)
-        table.add_row(row.condition, str(row.tagged), *(f"{x:.3f}" for x in scores))
-    console = Console()
-    console.print(table)
-    console.print(attribution(), style="dim")
-
-
 if __name__ == "__main__":
+    from rrg.data.agreement import main
+
     main()

@@ -17,6 +17,12 @@ FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusi
 LABEL_SETS: dict[str, tuple[str, ...]] = {"14": tuple(CONDITIONS), "5": FIVE}
 
 Uncertainty = Literal["positive", "negative", "ignored"]
+POLICIES: dict[Uncertainty, str] = {
+    "positive": "uncertain labels count as positive, that is labels 1 and 3 as in the authors' code",
+    "negative": "uncertain labels count as not positive",
+    "ignored": "a condition of a study is left out where either label is uncertain",
+}
+"""What each policy does with CheXbert's label 3."""
 
 
 @dataclass(frozen=True)

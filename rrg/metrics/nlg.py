@@ -36,7 +36,7 @@ def bleu(references: Sequence[str], hypotheses: Sequence[str], order: int = 4) -
         >>> [round(x, 4) for x in bleu(["the cat is on the mat"], ["the cat sat on the mat"], 2)]
         [0.8333, 0.7071]
     """
-    _check(references, hypotheses)
+    check_pairs(references, hypotheses)
     matches, counts = [0] * order, [0] * order
     reference_length = hypothesis_length = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
@@ -83,7 +83,7 @@ def rouge_l(references: Sequence[str], hypotheses: Sequence[str], beta: float = 
         >>> round(rouge_l(["police killed the gunman"], ["police the gunman"]), 4)
         0.8356
     """
-    _check(references, hypotheses)
+    check_pairs(references, hypotheses)
     total = 0.0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         expected, produced = reference.split(), hypothesis.split()
@@ -94,7 +94,8 @@ def rouge_l(references: Sequence[str], hypotheses: Sequence[str], beta: float = 
     return total / len(references)
 
 
-def _check(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+def check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    """Raise a ``ValueError`` unless there is one hypothesis for each reference and at least one."""
     if not references or len(references) != len(hypotheses):
         raise ValueError(
             f"need one hypothesis for each reference and at least one, "

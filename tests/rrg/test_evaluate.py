@@ -85,7 +85,7 @@ def test_scores_are_those_of_the_samples(result: Result) -> None:
     assert scores["bleu"] == bleu(references, generated)
     assert scores["rouge_l"] == rouge_l(references, generated)
     assert scores["distinct_reports"] == len(set(generated))
-    assert isinstance(scores["cider"], float)
+    assert scores["cider"] == captions.cider(references, generated)
     for side in ("reference", "generated"):
         assert [tuple(sample["states"][side]) for sample in samples] == [label(sample[side]) for sample in samples]
     states = [torch.tensor([sample["states"][side] for sample in samples]) for side in ("reference", "generated")]
@@ -228,12 +228,11 @@ def radiographs(tmp_path: Path) -> Path:
     return tmp_path / "annotation.json"
 
 
-def config(annotation: Path, out: Path, **changes: Any) -> TrainConfig:
-    options = TrainConfig(
-        dataset="r2gen", annotation=annotation, tasks=ALL, steps=6, batch_size=4, image_size=32, max_views=2,
-        vocabulary_size=300, max_length=24, device="cpu", evaluate="test", model=MODEL, out=out,
+def config(annotation: Path | None, out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        annotation=annotation, steps=6, batch_size=4, image_size=32, max_views=2, vocabulary_size=300, max_length=24,
+        device="cpu", model=MODEL, out=out, **{"dataset": "r2gen", "tasks": ALL, "evaluate": "test", **changes},
     )  # fmt: skip
-    return dataclasses.replace(options, **changes)
 
 
 def run(options: EvaluateConfig) -> dict[str, Any]:
@@ -276,8 +275,7 @@ def test_a_view_that_is_not_there_makes_no_difference(radiographs: Path, tmp_pat
     study = Study("one", "the lungs are clear .", tuple(label("the lungs are clear .")), (), "val",
                   images=(radiographs.parent / "images" / "phantom-0-0-0.png",))  # fmt: skip
     corpus = Corpus("x", (study, dataclasses.replace(study, id="two", split="train")))
-    options: dict[str, Any] = {"image_size": 32}
-    one, two = (evaluate(model(), TOKENIZER, corpus, "val", max_views=n, **options)[1] for n in (1, 2))
+    one, two = (evaluate(model(), TOKENIZER, corpus, "val", max_views=n, image_size=32)[1] for n in (1, 2))
     assert one == two
 
 
@@ -286,8 +284,7 @@ def test_folders_that_are_no_runs_are_named(tmp_path: Path) -> None:
         run(EvaluateConfig(tmp_path))
     with pytest.raises(ValueError, match="num_beams must be >= 1, got 0"):
         EvaluateConfig(tmp_path, num_beams=0)
-    phantom = config(tmp_path, tmp_path / "run", dataset="phantom", annotation=None, phantom_studies=40, max_views=1)
-    train(dataclasses.replace(phantom, evaluate="none", tasks=("rg", "dc")))
+    train(config(None, tmp_path / "run", dataset="phantom", phantom_studies=40, tasks=("rg", "dc"), evaluate="none"))
     with pytest.raises(ValueError, match=r"chexbert: .*none\.pth does not exist"):
         run(EvaluateConfig(tmp_path / "run", chexbert=tmp_path / "none.pth"))
     shutil.rmtree(tmp_path / "run" / "checkpoints")
@@ -299,5 +296,5 @@ def test_folders_that_are_no_runs_are_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("java")
 def test_meteor_is_a_number_where_java_runs() -> None:
-    scores, _ = scored()
-    assert isinstance(scores["meteor"], float)
+    pytest.importorskip("pycocoevalcap.meteor.meteor")
+    assert isinstance(scored()[0]["meteor"], float)
