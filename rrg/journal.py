@@ -21,7 +21,8 @@ class Journal:
         >>> with Journal(folder, 0) as journal:
         ...     journal.add({"step": 0, "rg": 2.5})
         ...     journal.add({"step": 1, "rg": 2.0})
-        >>> Journal(folder, 1).records
+        >>> with Journal(folder, 1) as journal:
+        ...     journal.records
         [{'step': 0, 'rg': 2.5}]
     """
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 class CountSketch:
@@ -16,7 +17,8 @@ class CountSketch:
     .. math:: \operatorname{Var}⟨Sx, Sy⟩ ≤ \bigl(‖x‖²‖y‖² + ⟨x, y⟩²\bigr)/m,
 
     the bound of the fully random sketch (Charikar, Chen, Farach-Colton 2002; Weinberger et al. 2009,
-    arXiv:0902.2206), while blocks of memory are read in order.
+    arXiv:0902.2206), while the gradient is read in order: blocks of the same shift are added up before they are
+    shifted. Keeps a buffer of P numbers.
 
     Args:
         length: P, number of coordinates.
@@ -41,9 +43,12 @@ class CountSketch:
         blocks = -(-length // dim)
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(2, (blocks, dim), generator=generator, dtype=torch.int8) * 2 - 1
-        shifts = torch.randint(dim, (blocks, 1), generator=generator)
-        self._signs = signs
-        self._source = (torch.arange(dim) - shifts) % dim
+        shifts = torch.randint(dim, (blocks,), generator=generator)
+        by_shift = shifts.argsort(stable=True)
+        starts = torch.searchsorted(shifts[by_shift], torch.arange(dim))
+        rotation = (torch.arange(dim) - torch.arange(dim)[:, None]) % dim
+        self._flat = torch.zeros(blocks, dim)
+        self._tables: tuple[Tensor, ...] = (signs, by_shift, starts, rotation)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         """Project the concatenation of the flattened tensors.
@@ -61,8 +66,11 @@ class CountSketch:
         if total != self.length:
             raise ValueError(f"this sketch projects {self.length} numbers, got {total}")
         device = tensors[0].device
-        if self._signs.device != device:
-            self._signs, self._source = self._signs.to(device), self._source.to(device)
-        flat = torch.zeros(self._signs.shape, device=device)
-        torch.cat([t.detach().reshape(-1).float() for t in tensors], out=flat.view(-1)[:total])
-        return flat.mul_(self._signs).gather(1, self._source).sum(0)
+        if self._flat.device != device:
+            self._flat = self._flat.to(device)
+            self._tables = tuple(table.to(device) for table in self._tables)
+        signs, by_shift, starts, rotation = self._tables
+        torch.cat([t.detach().reshape(-1).float() for t in tensors], out=self._flat.view(-1)[:total])
+        self._flat.mul_(signs)
+        equally_shifted = embedding_bag(by_shift, self._flat, starts, mode="sum")
+        return equally_shifted.gather(1, rotation).sum(0)

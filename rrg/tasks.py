@@ -87,8 +87,8 @@ def alignment_loss(image: Tensor, report: Tensor, input_ids: Tensor, scale: Tens
         () tensor, nats.
 
     Example:
-        >>> alignment_loss(torch.eye(2), torch.eye(2), torch.tensor([[5], [6]]), 100.0)
-        tensor(0.)
+        >>> alignment_loss(torch.eye(2), torch.eye(2), torch.tensor([[5], [6]]), 1.0)  # ln(1 + 1/e)
+        tensor(0.3133)
         >>> alignment_loss(torch.eye(2), torch.eye(2), torch.tensor([[5], [5]]), 0.0)  # the same report twice
         tensor(0.6931)
     """
