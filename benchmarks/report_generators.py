@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 import tyro
-from machine import machine, write
+from machine import RESULTS, machine, write
 from rich.console import Console
 
-from rrg.compare import CompareConfig, compare
+from rrg.compare import CompareConfig, compare, folder_of
 from rrg.comparison import markdown, show
 from rrg.config import TrainConfig
 from rrg.model import TASKS, ModelConfig
@@ -45,6 +45,10 @@ class Options:
     """Of each run; 60 on a CPU and 1500 on a GPU by default."""
     annotation: Path | None = None
     """Real radiographs; phantom studies by default."""
+    images: Path | None = None
+    """Their folder; by default images beside the annotation."""
+    results: Path = RESULTS
+    """Folder of the result."""
 
 
 def settings(options: Options) -> TrainConfig:
@@ -54,6 +58,7 @@ def settings(options: Options) -> TrainConfig:
     return TrainConfig(
         dataset="phantom" if options.annotation is None else "r2gen",
         annotation=options.annotation,
+        images=options.images,
         phantom_studies=8000 if gpu else 400,
         tasks=TASKS,
         steps=options.steps or (1500 if gpu else 60),
@@ -90,14 +95,14 @@ def main(options: Options) -> None:
     linear = next(row for row in summary["optimizers"] if row["optimizer"] == "linear")
     for row in summary["optimizers"]:
         row["step over linear"] = row["mean"]["step seconds"] / linear["mean"]["step seconds"]
-        logs = sorted(options.out.glob(f"{row['optimizer'].replace(':', '_')}/seed-*/gradients"))
-        by_seed = [gradients(log) for log in logs]
+        by_seed = [gradients(folder_of(config, row["optimizer"], int(seed)) / "gradients") for seed in row["runs"]]
         row["gradients"] = {
             "seeds": by_seed,
             "mean conflict rate": statistics.mean(seed["conflict rate"] for seed in by_seed),
         }
     summary["not measured"] = [] if machine()["gpu"] else ["GPU: not measured, none was at hand"]
-    path = write("report-generators", summary)
+    name = "report-generators" if options.annotation is None else "report-generators-radiographs"
+    path = write(name, summary, options.results)
     path.with_suffix(".md").write_text(markdown(summary))
     print(path)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from optimizers.came_grad import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
-from optimizers.step import MultiTaskOptimizer, Observer, OnNonFinite
+from optimizers.joint_update import Observer
+from optimizers.step import MultiTaskOptimizer, OnNonFinite
 
 
 class CAMEGrad(MultiTaskOptimizer):

@@ -1,7 +1,9 @@
 """What a training step reports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -35,3 +37,21 @@ class StepDiagnostics:
     dual_value: float | None = None
     valid: bool | None = None
     fresh: bool = True
+
+
+def fresh_diagnostics(
+    losses: Tensor, gramian: Tensor, coefficients: Tensor | None, fields: dict[str, Any]
+) -> StepDiagnostics:
+    """Of a step that solved; ``fields`` are those of the aggregator."""
+    norms = gramian.diagonal().sqrt()
+    outer = norms[:, None] * norms
+    cosines = torch.where(outer > 0, gramian / torch.where(outer > 0, outer, 1.0), 0.0)
+    return StepDiagnostics(losses, gramian, norms, cosines, coefficients, **fields)
+
+
+def stale_diagnostics(losses: Tensor, coefficients: Tensor, last: StepDiagnostics | None) -> StepDiagnostics:
+    """Of a step that reused coefficients; NaN where the run was resumed since they were solved for."""
+    if last is not None:
+        return replace(last, losses=losses, fresh=False)
+    unknown = torch.full((len(coefficients),) * 2, torch.nan, dtype=torch.float64)
+    return StepDiagnostics(losses, unknown, unknown[0], unknown, coefficients, fresh=False)

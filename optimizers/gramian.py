@@ -39,11 +39,12 @@ def gramian(gradients: Tensor) -> Tensor:
     return (total + total.transpose(-2, -1)) / 2
 
 
-def gramian_of_parameters(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
+def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
     """Gramian of K tasks whose gradients are given parameter by parameter, without joining them.
 
     Args:
-        gradients: K sequences of one tensor a parameter, same shapes in each; may be on several devices.
+        gradients: K sequences of one tensor a parameter, same shapes in each; may be on several devices. None
+            counts as zeros.
 
     Returns:
         (K, K) float64 on the CPU.
@@ -53,18 +54,22 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor]]) -> Tensor:
         tensor([[3., 1.],
                 [1., 3.]], dtype=torch.float64)
     """
-    by_device: dict[torch.device, Tensor] = {}
-    tasks = len(gradients)
+    parts: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
     for parameter_gradients in zip(*gradients, strict=True):
-        device = parameter_gradients[0].device
-        total = by_device.setdefault(device, torch.zeros(tasks, tasks, dtype=torch.float64, device=device))
-        flat = [g.reshape(-1) for g in parameter_gradients]
+        present = [(task, g.reshape(-1)) for task, g in enumerate(parameter_gradients) if g is not None]
+        if not present:
+            continue
+        rows, flat = zip(*present, strict=True)
+        key = (flat[0].device, rows)
+        if key not in parts:
+            parts[key] = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=flat[0].device)
         for first in range(0, flat[0].numel(), CHUNK):
             chunk = torch.stack([g[first : first + CHUNK] for g in flat]).double()
-            total += chunk @ chunk.T
-    total = torch.zeros(tasks, tasks, dtype=torch.float64)
-    for part in by_device.values():
-        total += part.cpu()
+            parts[key] += chunk @ chunk.T
+    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    for (_, rows), part in parts.items():
+        index = torch.tensor(rows)
+        total[index[:, None], index] += part.cpu()
     return (total + total.T) / 2
 
 

@@ -1,4 +1,7 @@
-"""One gradient a task: sequential ``autograd.grad``, which works with every model, precision and compiler."""
+"""One gradient a task: sequential ``autograd.grad``, which works with every model, precision and compiler.
+
+Autograd may return one tensor for two parameters, or an expanded one; so nothing here or later writes into gradients.
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +9,8 @@ import torch
 from torch import Tensor
 
 TaskGradients = list[list[Tensor]]
+PartialGradients = list[list[Tensor | None]]
+"""One list a task with a tensor a parameter, None where the task does not reach the parameter."""
 
 
 def task_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> TaskGradients:
@@ -16,7 +21,7 @@ def task_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> Ta
         parameters: P tensors that require a gradient.
 
     Returns:
-        K lists of P tensors; zeros where a loss does not reach a parameter.
+        K lists of P tensors, not to be written into; zeros where a loss does not reach a parameter.
 
     Raises:
         ValueError: for sparse or complex gradients, naming the task and the parameter's index.
@@ -26,18 +31,38 @@ def task_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> Ta
         >>> task_gradients([x * y, y**2], [x, y])
         [[tensor(3.), tensor(2.)], [tensor(0.), tensor(6.)]]
     """
-    return [
-        gradient(loss, parameters, keep=task < len(losses) - 1, name=f"task {task}") for task, loss in enumerate(losses)
-    ]
+    return filled(partial_gradients(losses, parameters), parameters)
 
 
-def gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool, name: str) -> list[Tensor]:
-    """Gradient of one loss, zeros where it does not reach a parameter; ``keep`` leaves the graph for another.
+def partial_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> PartialGradients:
+    """As :func:`task_gradients`, with None where a loss does not reach a parameter."""
+    last = len(losses) - 1
+    return [gradient([loss], parameters, keep=task < last, name=f"task {task}") for task, loss in enumerate(losses)]
+
+
+def gradient(
+    losses: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    factors: Sequence[float] | None = None,
+    *,
+    keep: bool,
+    name: str,
+) -> list[Tensor | None]:
+    """Gradient of Σ c_i L_i in one backward; ``keep`` leaves the graph for another.
+
+    Args:
+        losses: K scalar tensors, of any dtypes and devices.
+        parameters: P tensors that require a gradient.
+        factors: K numbers c_i; ones by default.
+        name: of the sum, for errors.
 
     Raises:
         ValueError: for sparse or complex gradients.
     """
-    found = torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
+    if not parameters:
+        return []
+    outer = None if factors is None else [torch.full_like(loss, c) for loss, c in zip(losses, factors, strict=True)]
+    found = torch.autograd.grad(losses, parameters, outer, retain_graph=keep, allow_unused=True)
     for index, part in enumerate(found):
         if part is not None and (part.layout != torch.strided or part.is_complex()):
             kind = "complex" if part.is_complex() else "sparse"
@@ -45,7 +70,20 @@ def gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool, name: st
                 f"gradient of {name} for parameter {index} is {kind}; only dense real "
                 "gradients can be combined (use sparse=False in embeddings)"
             )
-    return [torch.zeros_like(p) if part is None else part for part, p in zip(found, parameters, strict=True)]
+    return list(found)
+
+
+def filled(gradients: PartialGradients, parameters: Sequence[Tensor]) -> TaskGradients:
+    """Zeros in place of None."""
+    return [
+        [torch.zeros_like(p) if part is None else part for part, p in zip(of_task, parameters, strict=True)]
+        for of_task in gradients
+    ]
+
+
+def any_reached(gradients: Sequence[Tensor | None]) -> bool:
+    """Whether there is a gradient among them."""
+    return any(part is not None for part in gradients)
 
 
 def loss_values(losses: Sequence[Tensor]) -> Tensor:
@@ -69,3 +107,25 @@ def loss_values(losses: Sequence[Tensor]) -> Tensor:
             raise ValueError(f"loss of task {task} has no gradient: it was computed without grad or detached")
         values.append(loss.detach().reshape(()).double())
     return torch.stack([value.to(values[0].device) for value in values]).cpu()
+
+
+def refuse_reentrant_checkpoints(losses: Sequence[Tensor]) -> None:
+    """Refuse graphs in which ``torch.utils.checkpoint`` hides parameters from ``autograd.grad``.
+
+    Raises:
+        ValueError: for activation checkpointing with ``use_reentrant=True``.
+    """
+    waiting = [loss.grad_fn for loss in losses]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "CheckpointFunctionBackward":
+            raise ValueError(
+                "a part of the model is checkpointed with use_reentrant=True, which hides its parameters from task "
+                "gradients; pass use_reentrant=False (transformers: gradient_checkpointing_enable("
+                'gradient_checkpointing_kwargs={"use_reentrant": False}))'
+            )
+        waiting.extend(parent for parent, _ in node.next_functions)

@@ -5,6 +5,7 @@ TorchJD is optional: ``pip install 'sde-mtl[peers]'``.
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,8 +30,13 @@ def torchjd_aggregator(
     a :class:`TorchJDMatrixAggregator`.
 
     ExcessMTL, GradVac, NashMTL and PCD carry a state from step to step. It is not part of the optimizer's
-    ``state_dict``: a resumed run starts it anew, and so must ``reset()`` before another run. Where NashMTL's solver
-    fails it silently keeps its weights, as TorchJD does.
+    ``state_dict``, as the random stream is: a resumed run starts it anew; before another run call ``reset()``.
+
+    The results are TorchJD's, with what that brings. CAGrad, DualProj and UPGrad take a Gramian with a trace below
+    ``norm_eps`` (1e-4) for zero: with weighted gradients shorter than 0.01 CAGrad stops, and the others take the mean.
+    NashMTL, and FairGrad with ``alpha=1``, divide the weights out; where NashMTL's solver fails it silently keeps its
+    last coefficients. FairGrad's and NashMTL's solvers stop early, so that for nearly dependent gradients their answers
+    depend on rounding; so do Krum's on ties, and it always has one where K = n_byzantine + 3.
 
     Args:
         name: a class of ``torchjd.aggregation``, such as "UPGrad"; the error for an unknown name lists them.
@@ -83,6 +89,15 @@ class _Adapter:
             self.module.reset()
         if self.seed is not None:
             self._generator = torch.Generator().manual_seed(self.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the random stream."""
+        return {"stream": None if self.seed is None else self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the random stream that :meth:`state_dict` saved."""
+        if self.seed is not None and state["stream"] is not None:
+            self._generator.set_state(state["stream"].cpu())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module!r})"
@@ -153,7 +168,9 @@ class TorchJDGramianAggregator(_Adapter):
         if hasattr(self.module, "gramian_weighting"):
             return self.module.gramian_weighting(M)
         eigenvalues, vectors = torch.linalg.eigh(M)
-        return self.module.weighting(vectors * eigenvalues.clamp_min(0).sqrt())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP", UserWarning)
+            return self.module.weighting(vectors * eigenvalues.clamp_min(0).sqrt())
 
 
 class TorchJDMatrixAggregator(_Adapter):
@@ -165,7 +182,7 @@ class TorchJDMatrixAggregator(_Adapter):
 
     @torch.no_grad()
     def combine(self, jacobian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
-        """The update from the gradients, at the memory of one more matrix of them.
+        """The update from the gradients, at the memory of one more matrix of them where weights differ from one.
 
         Args:
             jacobian: (K, P) floating point, on any device.
@@ -184,8 +201,9 @@ class TorchJDMatrixAggregator(_Adapter):
         weights = check_task_weights(task_weights, jacobian.new_empty(len(jacobian), len(jacobian)))
         for key, value in self._tensors.items():
             setattr(self.module, key, value.to(jacobian))
+        weighted = jacobian if (weights == 1).all() else jacobian * weights.to(jacobian)[:, None]
         with self._stream(jacobian.device):
-            return self._checked(self.module(jacobian * weights.to(jacobian)[:, None]))
+            return self._checked(self.module(weighted))
 
 
 def _is_method(name: str, candidate: Any, aggregation: Any) -> bool:

@@ -99,9 +99,8 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
     config.out.mkdir(parents=True, exist_ok=True)
     for seed in config.seeds:
         for text, options in variants.items():
-            folder = config.out / re.sub(r"[^A-Za-z0-9.=-]+", "_", text) / f"seed-{seed}"
             try:
-                done = trained(dataclasses.replace(options, seed=seed, out=folder), console)
+                done = trained(dataclasses.replace(options, seed=seed, out=folder_of(config, text, seed)), console)
                 rows[text][seed] = measured(done.result)
             except TrainingError as error:
                 rows[text][seed] = {"failed": str(error)}
@@ -113,6 +112,11 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
             write_json(config.out / "compare.json", summary)
             write_bytes(config.out / "compare.md", markdown(summary).encode())
     return summary
+
+
+def folder_of(config: CompareConfig, text: str, seed: int) -> Path:
+    """Folder of one run of a comparison."""
+    return config.out / re.sub(r"[^A-Za-z0-9.=-]+", "_", text) / f"seed-{seed}"
 
 
 def _resolved(options: TrainConfig) -> TrainConfig:

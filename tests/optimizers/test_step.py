@@ -1,57 +1,21 @@
 import copy
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from optimizers import CAMEGrad, MultiTaskOptimizer, NonFiniteError, came_grad, linear, task_gradients
-
-
-class TwoHeads(nn.Module):
-    """A shared trunk with two heads, so that each task leaves a part unreached."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk, self.report, self.disease = nn.Linear(4, 8), nn.Linear(8, 5), nn.Linear(8, 3)
-
-    def losses(self, x: Tensor) -> list[Tensor]:
-        h = self.trunk(x).tanh()
-        return [self.report(h).square().mean(), (self.disease(h) - 1).square().mean()]
-
-
-@pytest.fixture
-def model() -> TwoHeads:
-    return TwoHeads()
-
-
-@pytest.fixture
-def x() -> Tensor:
-    return torch.randn(6, 4)
+from optimizers import CAMEGrad, MultiTaskOptimizer, came_grad, linear, task_gradients
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
-def snapshot(model: nn.Module, optimizer: MultiTaskOptimizer) -> tuple:
-    parameters = [p.detach().clone() for p in model.parameters()]
-    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    return parameters, grads, copy.deepcopy(optimizer.state_dict())
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(p, q) for p, q in zip(a, b, strict=True))  # type: ignore[arg-type]
-    return a == b
-
-
-def test_gradients_are_those_of_came_grad(model: TwoHeads, x: Tensor) -> None:
+def test_gradients_are_those_of_came_grad(model: nn.Module, x: Tensor) -> None:
     parameters = list(model.parameters())
     separate = []
     for task in range(2):
@@ -69,7 +33,7 @@ def test_gradients_are_those_of_came_grad(model: TwoHeads, x: Tensor) -> None:
     assert optimizer.last.valid is bool(expected.valid)
 
 
-def test_linear_equals_backward_of_the_weighted_sum(model: TwoHeads, x: Tensor) -> None:
+def test_linear_equals_backward_of_the_weighted_sum(model: nn.Module, x: Tensor) -> None:
     optimizer = MultiTaskOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), linear)
     optimizer.backward(model.losses(x), [1.0, 4.0])
     ours = flat([p.grad for p in model.parameters()])
@@ -80,22 +44,7 @@ def test_linear_equals_backward_of_the_weighted_sum(model: TwoHeads, x: Tensor) 
     assert optimizer.last.alpha is None
 
 
-def test_the_authors_trainer_runs_unchanged(model: TwoHeads, x: Tensor) -> None:
-    """The three calls of the published trainer, with its learning-rate schedule reading param_groups."""
-    from optimizers import CAMEGrad as CAME_Grad
-
-    came = CAME_Grad(torch.optim.AdamW(model.parameters(), lr=1e-2), rho=0.5, kappa=1.5, nu=0.2)
-    before = [loss.item() for loss in model.losses(x)]
-    for step in range(60):
-        loss_lm, loss_cls = model.losses(x)
-        came.step([loss_lm, loss_cls], task_weights=[1.0, 4.0])
-        for group in came.param_groups:
-            group["lr"] = 1e-2 * 0.98**step
-    after = [loss.item() for loss in model.losses(x)]
-    assert all(b < 0.5 * a for a, b in zip(before, after, strict=True))
-
-
-def test_step_with_losses_ignores_stale_gradients(model: TwoHeads, x: Tensor) -> None:
+def test_step_with_losses_ignores_stale_gradients(model: nn.Module, x: Tensor) -> None:
     twin = copy.deepcopy(model)
     stale = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
     for p in model.parameters():
@@ -107,7 +56,7 @@ def test_step_with_losses_ignores_stale_gradients(model: TwoHeads, x: Tensor) ->
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
 
 
-def test_backward_accumulates_and_the_caller_may_clip(model: TwoHeads, x: Tensor) -> None:
+def test_backward_accumulates_and_the_caller_may_clip(model: nn.Module, x: Tensor) -> None:
     optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
     optimizer.backward(model.losses(x))
     once = flat([p.grad for p in model.parameters()])
@@ -120,7 +69,7 @@ def test_backward_accumulates_and_the_caller_may_clip(model: TwoHeads, x: Tensor
     assert moved.norm().item() == pytest.approx(1e-4, rel=1e-3)
 
 
-def test_the_graph_is_freed_on_the_last_task(model: TwoHeads, x: Tensor) -> None:
+def test_the_graph_is_freed_on_the_last_task(model: nn.Module, x: Tensor) -> None:
     losses = model.losses(x)
     optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
     optimizer.backward(losses)
@@ -128,7 +77,7 @@ def test_the_graph_is_freed_on_the_last_task(model: TwoHeads, x: Tensor) -> None
         losses[1].backward()
 
 
-def test_a_parameter_that_a_task_does_not_reach_counts_as_zero(model: TwoHeads, x: Tensor) -> None:
+def test_a_parameter_that_a_task_does_not_reach_counts_as_zero(model: nn.Module, x: Tensor) -> None:
     gradients = task_gradients(model.losses(x), list(model.parameters()))
     names = [name for name, _ in model.named_parameters()]
     assert gradients[0][names.index("disease.weight")].abs().max() == 0
@@ -136,7 +85,109 @@ def test_a_parameter_that_a_task_does_not_reach_counts_as_zero(model: TwoHeads, 
     assert gradients[0][names.index("report.bias")].abs().max() > 0
 
 
-def test_frozen_parameters_are_left_alone(model: TwoHeads, x: Tensor) -> None:
+def test_a_parameter_that_no_task_reaches_is_left_alone(model: nn.Module, x: Tensor) -> None:
+    """No gradient, so neither weight decay nor momentum moves it, as after Tensor.backward."""
+    extra = nn.Parameter(torch.ones(3))
+    twin, twin_extra = copy.deepcopy(model), nn.Parameter(torch.ones(3))
+    optimizer = MultiTaskOptimizer(torch.optim.AdamW([*model.parameters(), extra], weight_decay=0.5), linear)
+    plain = torch.optim.AdamW([*twin.parameters(), twin_extra], weight_decay=0.5)
+    for _ in range(2):
+        optimizer.step(model.losses(x))
+        plain.zero_grad()
+        sum(twin.losses(x)).backward()
+        plain.step()
+    assert extra.grad is None
+    assert extra.tolist() == twin_extra.tolist() == [1.0] * 3
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=0, atol=1e-6)
+    combining = MultiTaskOptimizer(optimizer.optimizer, Combining(lambda J, w: w @ J))
+    combining.step(model.losses(x))
+    assert extra.grad is None
+    extra.grad = torch.ones(3)
+    optimizer.backward(model.losses(x))
+    assert extra.grad.tolist() == [1.0] * 3
+
+
+def test_a_parameter_that_no_task_reaches_costs_nothing(model: nn.Module, x: Tensor) -> None:
+    """No tensor of its size is made on the way; one that a task reaches is seen by the same counter."""
+    made: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            made.extend(t.numel() for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor))
+            return result
+
+    unused, used = nn.Parameter(torch.ones(10_007)), nn.Parameter(torch.ones(10_009))
+    optimizer = CAMEGrad(torch.optim.AdamW([*model.parameters(), unused, used]))
+    for _ in range(2):
+        losses = model.losses(x)
+        losses[0] = losses[0] + used.square().sum()
+        with Sizes():
+            optimizer.step(losses)
+    assert made.count(10_009) > 0
+    assert made.count(10_007) == 0
+
+
+def test_gradients_that_share_memory_are_told_apart() -> None:
+    """Autograd returns one expanded zero-stride tensor for both summands; clipping in place must not meet it."""
+    p, q = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    raw = torch.autograd.grad((p + q).sum(), [p, q])
+    assert raw[0].data_ptr() == raw[1].data_ptr(), "the premise"
+    for refresh_every in (1, 2):
+        optimizer = MultiTaskOptimizer(torch.optim.SGD([p, q], lr=0.1), linear, refresh_every=refresh_every)
+        for scale in (1.0, 8.0, 1.0, 8.0):
+            optimizer.zero_grad()
+            optimizer.accumulate([(p + q).sum() * scale], scale=scale)
+            optimizer.backward([(p + q).sum() * scale], scale=scale)
+            for parameter in (p, q):
+                parameter.grad.mul_(0.5)
+            assert p.grad.tolist() == q.grad.tolist() == [scale] * 3
+
+
+def test_reentrant_checkpointing_is_refused(model: nn.Module, x: Tensor) -> None:
+    """It hides the trunk's parameters from autograd.grad, which would silently leave them untrained."""
+    optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
+    x.requires_grad_()
+
+    def losses(*, use_reentrant: bool) -> list[Tensor]:
+        h = checkpoint(model.trunk, x, use_reentrant=use_reentrant).tanh()
+        return [model.report(h).square().mean(), (model.disease(h) - 1).square().mean()]
+
+    with pytest.raises(ValueError, match=r"use_reentrant=True, which hides its parameters.*use_reentrant=False"):
+        optimizer.step(losses(use_reentrant=True))
+    optimizer.backward(losses(use_reentrant=False))
+    expected = task_gradients(model.losses(x), list(model.parameters()))
+    assert model.trunk.weight.grad.norm() > 0.1 * expected[0][0].norm()
+
+
+class Combining:
+    """A Jacobian aggregator that is a function of the matrix."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.combine = function
+
+
+def test_a_jacobian_aggregator_sees_all_gradients_in_order(model: nn.Module, x: Tensor) -> None:
+    """Rows are tasks, columns the parameters in the optimizer's order, zeros where a task does not reach."""
+    seen = []
+
+    def combine(jacobian: Tensor, weights: Tensor) -> Tensor:
+        seen.append(jacobian.clone())
+        return weights @ jacobian
+
+    optimizer = MultiTaskOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), Combining(combine))
+    optimizer.backward(model.losses(x), [1.0, 4.0])
+    expected = torch.stack([flat(g) for g in task_gradients(model.losses(x), list(model.parameters()))])
+    assert torch.equal(seen[0], expected)
+    assert torch.equal(flat([p.grad for p in model.parameters()]), torch.tensor([1.0, 4.0]) @ expected)
+    assert optimizer.last.coefficients is None
+    for bad in (lambda J, w: J[0, :3], lambda J, w: J[0] * torch.nan):
+        with pytest.raises(ValueError, match=r"finite \(K, P\) gradients into a finite update of shape \(112,\)"):
+            MultiTaskOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), Combining(bad)).step(model.losses(x))
+
+
+def test_frozen_parameters_are_left_alone(model: nn.Module, x: Tensor) -> None:
     model.trunk.weight.requires_grad_(False)
     frozen = model.trunk.weight.clone()
     optimizer = CAMEGrad(torch.optim.AdamW(model.parameters(), weight_decay=0.5))
@@ -145,7 +196,7 @@ def test_frozen_parameters_are_left_alone(model: TwoHeads, x: Tensor) -> None:
     assert model.trunk.weight.grad is None
 
 
-def test_unfreezing_between_steps_is_followed(model: TwoHeads, x: Tensor) -> None:
+def test_unfreezing_between_steps_is_followed(model: nn.Module, x: Tensor) -> None:
     model.trunk.requires_grad_(False)
     optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
     optimizer.step(model.losses(x))
@@ -155,7 +206,7 @@ def test_unfreezing_between_steps_is_followed(model: TwoHeads, x: Tensor) -> Non
     assert not torch.equal(model.trunk.weight, before)
 
 
-def test_last_describes_the_step(model: TwoHeads, x: Tensor) -> None:
+def test_last_describes_the_step(model: nn.Module, x: Tensor) -> None:
     optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
     assert optimizer.last is None
     losses = model.losses(x)
@@ -172,7 +223,7 @@ def test_last_describes_the_step(model: TwoHeads, x: Tensor) -> None:
     assert last.coefficients.shape == (2,)
 
 
-def test_state_dict_round_trip_continues_the_same_run(model: TwoHeads, x: Tensor) -> None:
+def test_state_dict_round_trip_continues_the_same_run(model: nn.Module, x: Tensor) -> None:
     optimizer = CAMEGrad(torch.optim.AdamW(model.parameters(), lr=1e-2), rho=0.3)
     for _ in range(3):
         optimizer.step(model.losses(x))
@@ -185,7 +236,7 @@ def test_state_dict_round_trip_continues_the_same_run(model: TwoHeads, x: Tensor
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
 
 
-def test_a_state_of_another_kind_is_refused(model: TwoHeads) -> None:
+def test_a_state_of_another_kind_is_refused(model: nn.Module) -> None:
     optimizer = CAMEGrad(torch.optim.AdamW(model.parameters()), rho=0.3)
     with pytest.raises(ValueError, match=r"saved with \{'rho': 0.5"):
         optimizer.load_state_dict(CAMEGrad(torch.optim.AdamW(model.parameters())).state_dict())
@@ -193,102 +244,7 @@ def test_a_state_of_another_kind_is_refused(model: TwoHeads) -> None:
         optimizer.load_state_dict(torch.optim.AdamW(model.parameters()).state_dict())
 
 
-def poisoned_gradient(model: TwoHeads, x: Tensor) -> list[Tensor]:
-    """Finite losses, of which the second has an infinite slope at 0."""
-    first, second = model.losses(x)
-    return [first, second + (model.disease.bias.sum() * 0).sqrt()]
-
-
-BAD: list[tuple[Callable[[TwoHeads, Tensor], object], dict, type[Exception], str]] = [
-    (lambda m, x: [], {}, ValueError, "got none"),
-    (lambda m, x: m.losses(x)[0], {}, ValueError, r"one tensor of shape \(\)"),
-    (lambda m, x: [m.losses(x)[0], 1.0], {}, ValueError, "task 1 must be a tensor, got float"),
-    (
-        lambda m, x: [m.losses(x)[0], m.trunk(x)],
-        {},
-        ValueError,
-        r"task 1 must be a scalar, got shape \(6, 8\)",
-    ),
-    (lambda m, x: [m.losses(x)[0], m.losses(x)[1].detach()], {}, ValueError, "task 1 has no gradient"),
-    (
-        lambda m, x: [m.losses(x)[0] * float("nan"), m.losses(x)[1]],
-        {},
-        NonFiniteError,
-        "loss of task 0 is nan",
-    ),
-    (lambda m, x: [m.losses(x)[0], m.losses(x)[1] / 0], {}, NonFiniteError, "loss of task 1 is inf"),
-    (poisoned_gradient, {}, NonFiniteError, "gradient of task 1 is not finite"),
-    (lambda m, x: m.losses(x), {"task_weights": [1.0, 2.0, 3.0]}, ValueError, "each of the 2 tasks"),
-    (lambda m, x: m.losses(x), {"task_weights": [1.0, -1.0]}, ValueError, r"task_weights\[1\] = -1.0"),
-    (lambda m, x: m.losses(x), {"task_weights": [0.0, 0.0]}, ValueError, "all zero"),
-]
-
-
-@pytest.mark.parametrize(("losses", "options", "error", "message"), BAD)
-@pytest.mark.parametrize("method", ["step", "backward"])
-def test_bad_input_is_named_and_changes_nothing(
-    model: TwoHeads, x: Tensor, losses: Callable, options: dict, error: type, message: str, method: str
-) -> None:
-    optimizer = CAMEGrad(torch.optim.AdamW(model.parameters()))
-    optimizer.step(model.losses(x))
-    before = snapshot(model, optimizer)
-    with pytest.raises(error, match=message):
-        getattr(optimizer, method)(losses(model, x), **options)
-    assert same(snapshot(model, optimizer), before)
-
-
-def test_the_check_that_nothing_changed_can_fail(model: TwoHeads, x: Tensor) -> None:
-    """Negative control of the test above: a good step is noticed."""
-    optimizer = CAMEGrad(torch.optim.AdamW(model.parameters()))
-    before = snapshot(model, optimizer)
-    optimizer.step(model.losses(x))
-    assert not same(snapshot(model, optimizer), before)
-
-
-@pytest.mark.parametrize("bad", [lambda m, x: [m.losses(x)[0], m.losses(x)[1] / 0], poisoned_gradient])
-def test_skipping_counts_and_leaves_everything(model: TwoHeads, x: Tensor, bad: Callable) -> None:
-    optimizer = CAMEGrad(torch.optim.AdamW(model.parameters()), on_nonfinite="skip")
-    optimizer.step(model.losses(x))
-    parameters, _, state = snapshot(model, optimizer)
-    optimizer.step(bad(model, x))
-    optimizer.backward(bad(model, x))
-    optimizer.step()
-    after, _, after_state = snapshot(model, optimizer)
-    assert same(parameters, after)
-    assert same(state["optimizer"], after_state["optimizer"])
-    assert optimizer.skipped == after_state["skipped"] == 2
-    optimizer.step(model.losses(x))
-    assert optimizer.skipped == 2
-    assert not same(after, snapshot(model, optimizer)[0])
-
-
-def test_a_good_backward_after_a_bad_one_is_stepped(model: TwoHeads, x: Tensor) -> None:
-    """zero_grad and a fresh backward supersede a skipped one; the step belongs to the fresh one."""
-    optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1), on_nonfinite="skip")
-    optimizer.backward(poisoned_gradient(model, x))
-    optimizer.zero_grad()
-    before = [p.detach().clone() for p in model.parameters()]
-    optimizer.backward(model.losses(x))
-    optimizer.step()
-    assert not same(before, [p.detach() for p in model.parameters()])
-    assert optimizer.skipped == 0
-    optimizer.backward(poisoned_gradient(model, x))
-    before = [p.detach().clone() for p in model.parameters()]
-    optimizer.step(model.losses(x))
-    assert not same(before, [p.detach() for p in model.parameters()])
-
-
-def test_one_bad_micro_batch_skips_the_accumulated_step(model: TwoHeads, x: Tensor) -> None:
-    optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1), on_nonfinite="skip")
-    before = [p.detach().clone() for p in model.parameters()]
-    optimizer.backward(poisoned_gradient(model, x))
-    optimizer.backward(model.losses(x))
-    optimizer.step()
-    assert same(before, [p.detach() for p in model.parameters()])
-    assert optimizer.skipped == 1
-
-
-def test_observer_sees_the_gradients_before_they_are_combined(model: TwoHeads, x: Tensor) -> None:
+def test_observer_sees_the_gradients_before_they_are_combined(model: nn.Module, x: Tensor) -> None:
     seen = []
     optimizer = CAMEGrad(
         torch.optim.SGD(model.parameters(), lr=0.1),
@@ -300,31 +256,7 @@ def test_observer_sees_the_gradients_before_they_are_combined(model: TwoHeads, x
     assert torch.equal(seen[0][1], optimizer.last.gramian)
 
 
-def test_constructor_refuses_what_cannot_work(model: TwoHeads) -> None:
-    with pytest.raises(TypeError, match=r"must be a torch\.optim\.Optimizer, got str"):
-        CAMEGrad("adam")
-    with pytest.raises(TypeError, match="LBFGS"):
-        CAMEGrad(torch.optim.LBFGS(model.parameters()))
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="on_nonfinite = 'ignore'"):
-        CAMEGrad(sgd, on_nonfinite="ignore")
-    with pytest.raises(ValueError, match="rho = 1"):
-        CAMEGrad(sgd, rho=1)
-    with pytest.raises(TypeError, match="only together with losses"):
-        CAMEGrad(sgd).step(task_weights=[1.0])
-
-
-def test_sparse_gradients_are_refused_by_name() -> None:
-    table = nn.Embedding(10, 3, sparse=True)
-    optimizer = CAMEGrad(torch.optim.SGD(table.parameters(), lr=0.1))
-    loss = table(torch.tensor([1, 2])).square().sum()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="task 0 for parameter 0 is sparse"):
-            optimizer.step([loss])
-
-
-def test_learning_rate_schedules_drive_the_wrapped_optimizer(model: TwoHeads, x: Tensor) -> None:
+def test_learning_rate_schedules_drive_the_wrapped_optimizer(model: nn.Module, x: Tensor) -> None:
     inner = torch.optim.SGD(model.parameters(), lr=1.0)
     optimizer = CAMEGrad(inner)
     schedule = torch.optim.lr_scheduler.ExponentialLR(inner, gamma=0.5)
@@ -333,7 +265,7 @@ def test_learning_rate_schedules_drive_the_wrapped_optimizer(model: TwoHeads, x:
     assert optimizer.param_groups[0]["lr"] == 0.5
 
 
-def test_methods_differ(model: TwoHeads, x: Tensor) -> None:
+def test_methods_differ(model: nn.Module, x: Tensor) -> None:
     """Negative control of the equalities above: CAME-Grad is not linear scalarization."""
     updates = []
     for aggregator in (lambda m: CAMEGrad(m), lambda m: MultiTaskOptimizer(m, linear)):
