@@ -85,10 +85,15 @@ class _Adapter:
 
     def reset(self) -> None:
         """Forget the state of earlier steps and restart the random stream."""
-        if hasattr(self.module, "reset"):
+        if self.stateful:
             self.module.reset()
         if self.seed is not None:
             self._generator = torch.Generator().manual_seed(self.seed)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the method carries a state from step to step that :meth:`state_dict` does not hold."""
+        return hasattr(self.module, "reset")
 
     def state_dict(self) -> dict[str, Any]:
         """State of the random stream."""
@@ -149,7 +154,7 @@ class TorchJDGramianAggregator(_Adapter):
         weights = check_task_weights(task_weights, M)
         tasks = M.shape[-1]
         batch = torch.broadcast_shapes(M.shape[:-2], weights.shape[:-1])
-        if batch and hasattr(self.module, "reset"):
+        if batch and self.stateful:
             raise ValueError(
                 f"{self.module!r} keeps a state between calls and takes one (K, K) Gramian, "
                 f"got {tuple(batch)} of them; use one aggregator a problem"

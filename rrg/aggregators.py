@@ -1,5 +1,6 @@
 """Multi-task optimizers by name, as the command line gives them."""
 
+import ast
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +15,50 @@ NAMES = ("linear", "came-grad", "cagrad", "mgda", "pcgrad")
 TORCHJD = "torchjd:"
 
 
-def check_optimizer(name: str) -> None:
-    """Refuse unknown names.
+def check_optimizer(name: str, tasks: int) -> None:
+    """Refuse unknown names, and options that TorchJD's method does not take.
+
+    Args:
+        name: one of :data:`NAMES`, or ``torchjd:NAME[:option=value…]``.
+        tasks: their number.
 
     Raises:
         ValueError: naming the known ones, or what TorchJD has.
         ImportError: for ``torchjd:NAME`` where TorchJD is not installed.
 
     Example:
-        >>> check_optimizer("sgd")
+        >>> check_optimizer("torchjd:TrimmedMean:trim_number=1", 3)
+        >>> check_optimizer("sgd", 2)
         Traceback (most recent call last):
         ...
         ValueError: optimizer 'sgd' must be one of linear, came-grad, cagrad, mgda, pcgrad, or torchjd:NAME
     """
     if name.startswith(TORCHJD):
-        _torchjd(name)
+        torchjd(name, tasks)
     elif name not in NAMES:
         raise ValueError(f"optimizer {name!r} must be one of {', '.join(NAMES)}, or {TORCHJD}NAME")
+
+
+def torchjd(name: str, tasks: int) -> Any:
+    """TorchJD's aggregator for ``torchjd:NAME[:option=value…]``, with values as Python writes them.
+
+    Raises:
+        ValueError, ImportError: as :func:`check_optimizer`.
+    """
+    from optimizers.torchjd import torchjd_aggregator
+
+    method, *words = name.removeprefix(TORCHJD).split(":")
+    options: dict[str, Any] = {"n_tasks": tasks} if method == "NashMTL" else {}
+    for word in words:
+        option, _, value = word.partition("=")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"optimizer {name!r}: {word!r} must be option=number, or a list of numbers") from error
+    try:
+        return torchjd_aggregator(method, **options)
+    except TypeError as error:
+        raise ValueError(f"optimizer {name!r}: {error}; write {TORCHJD}{method}:option=value") from error
 
 
 def build_optimizer(config: "TrainConfig", inner: torch.optim.Optimizer, **options: Any) -> MultiTaskOptimizer:
@@ -38,7 +66,7 @@ def build_optimizer(config: "TrainConfig", inner: torch.optim.Optimizer, **optio
     if config.optimizer == "came-grad":
         return CAMEGrad(inner, **optimizer_options(config), **options)
     if config.optimizer.startswith(TORCHJD):
-        return MultiTaskOptimizer(inner, _torchjd(config.optimizer), **options)
+        return MultiTaskOptimizer(inner, torchjd(config.optimizer, len(config.tasks)), **options)
     if config.optimizer == "cagrad":
         return MultiTaskOptimizer(inner, partial(cagrad, c=config.rho), **options)
     aggregator = {"linear": linear, "mgda": mgda, "pcgrad": pcgrad}[config.optimizer]
@@ -55,9 +83,3 @@ def optimizer_options(config: "TrainConfig") -> dict[str, Any]:
     """
     names = {"came-grad": ("rho", "kappa", "nu", "center", "fusion"), "cagrad": ("rho",)}
     return {name: getattr(config, name) for name in names.get(config.optimizer, ())}
-
-
-def _torchjd(name: str) -> Any:
-    from optimizers.torchjd import torchjd_aggregator
-
-    return torchjd_aggregator(name.removeprefix(TORCHJD))

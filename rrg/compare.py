@@ -50,7 +50,7 @@ def variant(base: TrainConfig, text: str) -> TrainConfig:
 
     Args:
         base: options of every run.
-        text: ``NAME[:option=value…]`` with options out of :data:`OPTIONS`.
+        text: ``NAME[:option=value…]`` with options out of :data:`OPTIONS`, or of the TorchJD method.
 
     Raises:
         ValueError: for an unknown name or option, or a value outside its domain.
@@ -60,19 +60,20 @@ def variant(base: TrainConfig, text: str) -> TrainConfig:
         >>> changed.optimizer, changed.nu, changed.center
         ('came-grad', 0.6, 'weighted')
     """
-    words = text.split(":")
-    changes: dict[str, Any] = {"optimizer": ":".join(word for word in words if "=" not in word)}
+    optimizer, *words = text.split(":")
+    changes: dict[str, Any] = {}
     for word in words:
-        if "=" not in word:
-            continue
-        name, value = word.split("=", 1)
+        name, _, value = word.partition("=")
         if name not in OPTIONS:
-            raise ValueError(f"{text!r} has the unknown option {name!r}; there are {', '.join(OPTIONS)}")
+            if optimizer.split(":")[0] != "torchjd":
+                raise ValueError(f"{text!r} has the unknown option {name!r}; there are {', '.join(OPTIONS)}")
+            optimizer += f":{word}"
+            continue
         try:
             changes[name] = _value(base, name, value)
         except ValueError as error:
             raise ValueError(f"{text!r}: {name} cannot be {value!r}: {error}") from error
-    return dataclasses.replace(base, **changes)
+    return dataclasses.replace(base, optimizer=optimizer, **changes)
 
 
 def compare(config: CompareConfig, *, console: Console | None = None) -> dict[str, Any]:

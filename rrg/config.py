@@ -69,8 +69,8 @@ class TrainConfig:
     task_weights: Weights = ()
     """One weight a task, or equal; by default 4 for dc and 1 for the others."""
     optimizer: str = "came-grad"
-    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, or torchjd:NAME such as
-    torchjd:UPGrad."""
+    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, or TorchJD's methods such as
+    torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
     rho: float = 0.5
     """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
     kappa: float = 1.5
@@ -165,9 +165,9 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
-        check_optimizer(self.optimizer)
-        check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
         self._check_tasks()
+        check_optimizer(self.optimizer, len(self.tasks))
+        check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
         for name in ("epochs", "lr", "weight_decay", "clip_norm", "clip_value", "logit_adjustment"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, got {getattr(self, name)}")

@@ -179,11 +179,17 @@ class TrainingRun:
         """Load the last checkpoint; the number of steps it has made, 0 if the run was stopped before its first.
 
         Raises:
-            ValueError: if it was written by another number of processes, or on other training studies.
+            ValueError: if it was written by another number of processes or on other training studies, or the
+                aggregator has a state that is not saved.
         """
         made = checkpoint.steps(self.config.out / "checkpoints")
         if not made:
             return 0
+        if getattr(self.optimizer.aggregator, "stateful", False):
+            raise ValueError(
+                f"{self.config.optimizer} carries a state from step to step that TorchJD cannot save, so that a "
+                "resumed run would be another one; train again in another folder"
+            )
         newest = made[-1]
         checkpoint.load_model(newest, self.model)
         state = checkpoint.load_state(newest)

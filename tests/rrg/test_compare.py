@@ -33,7 +33,12 @@ def test_options_of_a_variant_are_read() -> None:
     assert variant(base, "torchjd:UPGrad:refresh_every=4") == dataclasses.replace(
         base, optimizer="torchjd:UPGrad", refresh_every=4
     )
+    cagrad = variant(base, "torchjd:CAGrad:c=0.4:lr=0.1")
+    assert (cagrad.optimizer, cagrad.lr) == ("torchjd:CAGrad:c=0.4", 0.1)
     for text, message in (
+        ("torchjd:CAGrad", "requires the option 'c'.*write torchjd:CAGrad:option=value"),
+        ("torchjd:CAGrad:c=big", "'c=big' must be option=number"),
+        ("torchjd:UPGrad:c=1", "UPGrad has no option 'c'"),
         ("came-grad:kapa=2", "unknown option 'kapa'; there are rho, kappa"),
         ("came-grad:kappa=big", "kappa cannot be 'big'"),
         ("came-grad:kappa=0.5", "kappa = 0.5"),

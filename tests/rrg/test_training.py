@@ -317,6 +317,21 @@ def test_a_run_is_never_overwritten_or_resumed_as_another(tmp_path: Path) -> Non
     assert sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "run").rglob("*")) == before
 
 
+TORCHJD = ["NashMTL", "GradDrop", "CAGrad:c=0.5", "TrimmedMean:trim_number=0", "Constant:weights=[1,2]"]
+
+
+@pytest.mark.parametrize("name", TORCHJD)
+def test_any_aggregator_of_torchjd_trains(tmp_path: Path, name: str) -> None:
+    options = {"optimizer": f"torchjd:{name}", "log_gradients": False, "steps": 3}
+    done = train(tiny(tmp_path / "run", **options))
+    assert done.result["optimizer"]["name"] == f"torchjd:{name}"
+    train(tiny(tmp_path / "linear", log_gradients=False, steps=3, optimizer="linear"))
+    assert not same_weights(tmp_path / "run", tmp_path / "linear")
+    if name == "NashMTL":
+        with pytest.raises(ValueError, match="carries a state from step to step that TorchJD cannot save"):
+            train(tiny(tmp_path / "run", **options, resume=True))
+
+
 def test_a_run_resumes_only_on_its_own_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tiny(tmp_path / "run", log_gradients=False, steps=3))
     others = phantom_studies(60, seed=1)
