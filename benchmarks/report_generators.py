@@ -42,7 +42,7 @@ class Options:
     out: Path = Path("out/benchmarks/report-generators")
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int | None = None
-    """Of each run; 60 on a CPU and 1500 on a GPU by default."""
+    """Of each run; 150 on a CPU and 1500 on a GPU by default."""
     annotation: Path | None = None
     """Real radiographs; phantom studies by default."""
     images: Path | None = None
@@ -61,7 +61,7 @@ def settings(options: Options) -> TrainConfig:
         images=options.images,
         phantom_studies=8000 if gpu else 400,
         tasks=TASKS,
-        steps=options.steps or (1500 if gpu else 60),
+        steps=options.steps or (1500 if gpu else 150),
         batch_size=256 if gpu else 16,
         image_size=224 if gpu else 64,
         precision="bf16" if gpu else "fp32",

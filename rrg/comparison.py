@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 EFFICACY = "14 conditions, uncertain positive"
+SHOWN = ("BLEU-4", "CE F1 micro", "DC F1 micro", "conflict rate", "step seconds")
 Runs = dict[int, dict[str, Any]]
 
 
@@ -86,13 +87,12 @@ def markdown(summary: dict[str, Any]) -> str:
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
-    """Print the same table, one column an optimizer, which fits a terminal."""
-    table = Table(title=summary["note"])
-    first, *columns = zip(*_cells(summary), strict=True)
-    for heading in first:
-        table.add_column(heading, overflow="fold")
-    for column in columns:
-        table.add_row(*column)
+    """Print the metrics that matter most, and what could not be had; all of them are in :func:`markdown`."""
+    heading, *rows = _cells(summary)
+    kept = [i for i, name in enumerate(heading) if name in SHOWN or name.startswith("loss ")]
+    table = Table(*(heading[i] for i in (0, 1, *kept)), title=summary["note"])
+    for row in rows:
+        table.add_row(*(row[i] for i in (0, 1, *kept)))
     console.print(table)
     for name, why in summary["unavailable"].items():
         console.print(f"{name}: {why}", style="dim", markup=False)

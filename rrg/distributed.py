@@ -83,3 +83,9 @@ def mean_over_processes(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total) / world_size()
+
+
+def barrier() -> None:
+    """Wait for the other processes."""
+    if world_size() > 1:
+        dist.barrier()

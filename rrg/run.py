@@ -2,29 +2,27 @@
 
 import gc
 import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from inspect import signature
 from itertools import combinations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint as checkpointed
 
 from optimizers import NonFiniteError
 from rrg import checkpoint
+from rrg.activation_memory import prepared
 from rrg.aggregators import build_optimizer, optimizer_options
 from rrg.batches import StepSampler, loader
 from rrg.config import TrainConfig
 from rrg.data.corpus import Corpus, ReportDataset
-from rrg.distributed import gather, mean_over_processes, rank, world_size
+from rrg.distributed import barrier, gather, mean_over_processes, rank, world_size
 from rrg.gradient_log import GradientLogWriter
 from rrg.model import PAD, Output, ReportGenerator
+from rrg.schedule import learning_rate
 from rrg.tasks import task_losses
 
 Batch = dict[str, Tensor]
@@ -294,44 +292,3 @@ class TrainingRun:
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-
-
-def prepared(model: ReportGenerator, config: TrainConfig) -> ReportGenerator:
-    """Switch on activation checkpointing and compilation, as configured."""
-    if config.activation_checkpointing:
-        for block in _blocks(model):
-            block.forward = partial(checkpointed, block.forward, use_reentrant=False)
-    if config.compile:
-        torch._functorch.config.donated_buffer = False  # each task goes backward through the same graph
-        for part in (model.encoder.net, *([model.decoder] if "rg" in config.tasks else [])):
-            part.compile()
-    return model
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Members of the outermost module lists: blocks of transformers, stages of a ConvNeXt."""
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield from _blocks(child)
-
-
-def learning_rate(peak: float, warmup: float, step: int, steps: int) -> float:
-    """Linear warm-up over a share of the steps, then a cosine from ``peak`` to a tenth of it.
-
-    Example:
-        >>> [round(learning_rate(1.0, 0.1, step, 100), 3) for step in (0, 9, 10, 99)]
-        [0.1, 1.0, 1.0, 0.1]
-    """
-    warm = round(warmup * steps)
-    if step < warm:
-        return peak * (step + 1) / warm
-    share = (step - warm) / max(1, steps - warm)
-    return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2)
-
-
-def barrier() -> None:
-    """Wait for the other processes."""
-    if world_size() > 1:
-        dist.barrier()

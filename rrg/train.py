@@ -31,12 +31,12 @@ from rrg.atomic import write_json
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.data.corpus import ReportDataset
 from rrg.data.tokenizer import Tokenizer
-from rrg.distributed import local_device, process_group, rank, world_size
+from rrg.distributed import barrier, local_device, process_group, rank, world_size
 from rrg.errors import TrainingError, shown
 from rrg.evaluate import evaluate, write_samples
 from rrg.journal import Journal
 from rrg.metrics.labeller import load_labeller
-from rrg.run import TrainingRun, barrier
+from rrg.run import TrainingRun
 from rrg.setup import build_model, load_corpus, select_device
 
 FREE_ON_RESUME = frozenset({
@@ -79,11 +79,12 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
     """
     begun = time.perf_counter()
     device = local_device(select_device(config.device))
-    labeller = load_labeller(config.chexbert, config.chexbert_vocab, console=console)
     with process_group(device):
-        run, tokenizer, timings = _train(config, device, console if rank() == 0 else None)
+        first_process = rank() == 0
+        labeller = load_labeller(config.chexbert, config.chexbert_vocab, console=console) if first_process else None
+        run, tokenizer, timings = _train(config, device, console if first_process else None)
         run.leave()
-        processes, first_process = world_size(), rank() == 0
+        processes = world_size()
     trained = time.perf_counter() - begun
     result: dict[str, Any] = {
         "optimizer": run.optimizer_meta(),

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from transformers import ConvNextConfig, ConvNextModel, ViTConfig, ViTModel
 
+from rrg.activation_memory import prepared
 from rrg.config import TrainConfig
 from rrg.data.corpus import ReportDataset
 from rrg.data.grammar import phantom_studies
 from rrg.data.tokenizer import BOS, EOS, Tokenizer
 from rrg.model import TASKS, ModelConfig, ReportGenerator
-from rrg.run import prepared
 from rrg.setup import build_model
 from rrg.tasks import report_loss, task_losses
 
