@@ -94,7 +94,8 @@ def main(options: Options) -> None:
     show(summary, console)
     linear = next(row for row in summary["optimizers"] if row["optimizer"] == "linear")
     for row in summary["optimizers"]:
-        row["step over linear"] = row["mean"]["step seconds"] / linear["mean"]["step seconds"]
+        if row["mean"].keys() & linear["mean"].keys() >= {"step seconds"}:  # not of runs that only were evaluated again
+            row["step over linear"] = row["mean"]["step seconds"] / linear["mean"]["step seconds"]
         by_seed = [gradients(folder_of(config, row["optimizer"], int(seed)) / "gradients") for seed in row["runs"]]
         row["gradients"] = {
             "seeds": by_seed,

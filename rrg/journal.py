@@ -52,7 +52,9 @@ class Journal:
             self._file.flush()
         if self._writer is not None:
             for name, value in record.items():
-                self._writer.add_scalar(name, float(value), record["step"])
+                if name != "step":
+                    self._writer.add_scalar(name, float(value), record["step"])
+            self._writer.flush()
 
     def mean_of_last_tenth(self, names: tuple[str, ...]) -> dict[str, float]:
         """Means over the last tenth of the records."""

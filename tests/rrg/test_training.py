@@ -139,6 +139,17 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(
     assert read_log(tmp_path / "parts/gradients").steps.tolist() == list(range(6))
 
 
+def test_tensorboard_shows_every_recorded_number(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny(tmp_path / "run", tensorboard=True, steps=3, frozen_batches=0))
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    records = [json.loads(line) for line in lines(tmp_path / "run")]
+    assert set(events.Tags()["scalars"]) == {name for name in records[0] if name != "step"}
+    found = [(event.step, event.value) for event in events.Scalars("rg")]
+    assert found == [(record["step"], pytest.approx(record["rg"])) for record in records]
+
+
 def test_seeds_and_optimizers_make_different_runs(tmp_path: Path) -> None:
     """Negative control of the equality above."""
     train(tiny(tmp_path / "a", log_gradients=False))
