@@ -8,6 +8,7 @@ the weighted sum alone may be one of the weights (theory T6). Finished runs are 
 """
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,8 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
         ValueError: for unknown optimizers or options, before anything is run, or runs of other options in the folder.
         OSError, ReportsUnavailable: as :func:`rrg.train.train`.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a comparison trains in one process; under torchrun use rrg.train, one run at a time")
     variants = {text: variant(config.train, text) for text in config.optimizers}
     equal = _resolved(variant(config.train, CONTROL))
     control = next((text for text, options in variants.items() if _resolved(options) == equal), CONTROL)
