@@ -88,7 +88,8 @@ CLAIMS: tuple[Claim, ...] = (
           "g_JᵀF ≥ κ√(1−ρ²)‖g_J‖²; rests at the weighted minimizer without chatter", "holds", _verify("T7"), ("T7",)),
     Claim("theory", "κ is a learning-rate multiplier, or nothing",
           "with SGD (η, κ) is (ηκ, 1) exactly; with Adam κ cancels up to O(ε); report generators trained by AdamW "
-          "with κ = 1 and 1.5 end with losses 0.11 % apart at most", "holds", f"{_verify('T8')}; {FOUR_TASKS}", ("T8",)),
+          "with κ = 1 and 1.5 end with losses 0.11 % apart at most", "holds",
+          f"{_verify('T8')}; {FOUR_TASKS}", ("T8",)),
     Claim("theory", "training with CAME-Grad follows its effective SDE",
           "where the noise stays below a third of the way to the nearest kink; at real micro-batch noise the delta "
           "method overstates tr Cov F by up to 18 % (Gaussian gradients through F: 2 %) and misses a loss change by up "
