@@ -2,10 +2,14 @@
 
     came_grad, came_grad_coefficients   CAME-Grad on gradients, or as an aggregator on their Gramian
     linear                              linear scalarization, the baseline
-    mgda, pcgrad, cagrad                rivals
+    mgda, pcgrad, cagrad, imtl_g,
+    aligned_mtl, nash_mtl               rivals
     solve_dual                          the conflict-averse dual, solved exactly
     CAMEGrad, MultiTaskOptimizer        the training step around any torch optimizer
-    torchjd                             TorchJD's aggregators by name, where it is installed
+    ConflictMonitor                     conflicts in any training loop, whatever its optimizer
+    JSONLWriter, TensorBoardWriter      what every step saw, on disk
+    torchjd                             TorchJD's aggregators by name, and CAME-Grad as one of its own
+    testing                             a conformance suite for aggregators, with hypothesis strategies
     oracle                              cvxpy's answer to the same problems
 
 Aggregators share one signature, ``aggregator(gramian, task_weights) -> coefficients``, and accept any
@@ -16,10 +20,11 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from optimizers.aligned_mtl import aligned_mtl
 from optimizers.cagrad import cagrad
+from optimizers.callbacks import JSONLWriter, TensorBoardWriter
 from optimizers.came_grad import (
     CAMEGradResult,
-    SolverWarning,
     came_grad,
     came_grad_coefficients,
     came_grad_stages,
@@ -29,9 +34,14 @@ from optimizers.combination import JacobianAggregator
 from optimizers.diagnostics import NonFiniteError, StepDiagnostics
 from optimizers.dual import DualSolution, solve_dual
 from optimizers.gramian import gramian
+from optimizers.imtl_g import imtl_g
 from optimizers.linear import linear
+from optimizers.memory import GradientMemory
 from optimizers.mgda import mgda
+from optimizers.monitor import ConflictMonitor, ConflictReading
+from optimizers.nash_mtl import NashSolution, nash_mtl, solve_nash
 from optimizers.pcgrad import pcgrad
+from optimizers.solver_failure import SolverError, SolverWarning, report_unsolved
 from optimizers.step import MultiTaskOptimizer
 from optimizers.task_gradients import task_gradients
 
@@ -41,22 +51,34 @@ if TYPE_CHECKING:
 __all__ = [
     "CAMEGrad",
     "CAMEGradResult",
+    "ConflictMonitor",
+    "ConflictReading",
     "DualSolution",
+    "GradientMemory",
+    "JSONLWriter",
     "JacobianAggregator",
     "MultiTaskOptimizer",
+    "NashSolution",
     "NonFiniteError",
+    "SolverError",
     "SolverWarning",
     "StepDiagnostics",
+    "TensorBoardWriter",
+    "aligned_mtl",
     "cagrad",
     "came_grad",
     "came_grad_coefficients",
     "came_grad_stages",
     "gramian",
+    "imtl_g",
     "linear",
     "mgda",
+    "nash_mtl",
     "oracle",
     "pcgrad",
+    "report_unsolved",
     "solve_dual",
+    "solve_nash",
     "task_gradients",
 ]
 

@@ -5,7 +5,6 @@ options that the paper does not have are ``center="weighted"`` (theory T7) and `
 (theory T9).
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +15,10 @@ from torch import Tensor
 from optimizers.cone import EPS, quadratic, times
 from optimizers.dual import DualSolution, check_rho, solve_centred
 from optimizers.gramian import check_gradients, check_gramian, check_task_weights, gramian
+from optimizers.solver_failure import report_unsolved
 
 Center = Literal["mean", "weighted"]
 Fusion = Literal["fixed", "adaptive"]
-
-
-class SolverWarning(UserWarning):
-    """The dual was not solved to its tolerance."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +218,9 @@ def came_grad_stages(
         rectified = weights * (mean + dual.multipliers)
     if not dual.converged.all():
         worst = dual.residual[~dual.converged].max().item()
-        warnings.warn(
+        report_unsolved(
             f"the dual of {int((~dual.converged).sum())} problem(s) has a duality gap of up to "
             f"{worst:.1e} (relative); check the Gramian for entries that are not inner products",
-            SolverWarning,
             stacklevel=3,
         )
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from optimizers.came_grad import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
 from optimizers.joint_update import Observer
-from optimizers.step import MultiTaskOptimizer, OnNonFinite
+from optimizers.options import OnNonFinite
+from optimizers.solver_failure import OnSolverFailure
+from optimizers.step import MultiTaskOptimizer
 
 
 class CAMEGrad(MultiTaskOptimizer):
@@ -22,7 +24,8 @@ class CAMEGrad(MultiTaskOptimizer):
             cancels (theory T8).
         nu: share ν in [0, 1] of the joint gradient.
         center, fusion: as in :func:`optimizers.came_grad`.
-        shared, refresh_every, process_group, observer, on_nonfinite: as in :class:`MultiTaskOptimizer`.
+        shared, refresh_every, ema, clip_norm, clip_value, process_group, observer, on_nonfinite, on_solver_failure:
+            as in :class:`MultiTaskOptimizer`.
 
     Raises:
         ValueError: for options outside their domain, naming the value.
@@ -51,9 +54,13 @@ class CAMEGrad(MultiTaskOptimizer):
         fusion: Fusion = "fixed",
         shared: Iterable[Tensor] | None = None,
         refresh_every: int = 1,
+        ema: float | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         process_group: Any = None,
         observer: Observer | None = None,
         on_nonfinite: OnNonFinite = "raise",
+        on_solver_failure: OnSolverFailure = "warn",
     ) -> None:
         check_options(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
         self.rho, self.kappa, self.nu = rho, kappa, nu
@@ -64,9 +71,13 @@ class CAMEGrad(MultiTaskOptimizer):
             partial(came_grad_coefficients, **self._options()),
             shared=shared,
             refresh_every=refresh_every,
+            ema=ema,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             process_group=process_group,
             observer=observer,
             on_nonfinite=on_nonfinite,
+            on_solver_failure=on_solver_failure,
         )
 
     def _options(self) -> dict[str, Any]:

@@ -17,13 +17,15 @@ class StepDiagnostics:
 
     Attributes:
         losses: (K,), their mean over processes.
-        gramian: (K, K) inner products of the task gradients on the shared parameters.
+        gramian: (K, K) inner products of the task gradients on the shared parameters, or with respect to ``features``.
         norms: (K,) norms of the task gradients.
         cosines: (K, K) cosines between them; 0 where a gradient is zero.
         coefficients: (K,), the update is Gᵀ·coefficients; None for a :class:`JacobianAggregator`.
         alpha: (K,) on the simplex, or None for aggregators without a dual.
         dual_value: f(α*), or None.
         valid: whether every task improves along stage 1's direction (theory T5), or None.
+        averaged: (K, K), the Gramian that was solved for, an average over the steps; None without ``ema``.
+        solved: False where the solver did not reach its tolerance; see ``on_solver_failure``.
         fresh: False where ``refresh_every`` reused the coefficients; all but the losses are then those of the
             step that computed them.
     """
@@ -36,6 +38,8 @@ class StepDiagnostics:
     alpha: Tensor | None = None
     dual_value: float | None = None
     valid: bool | None = None
+    averaged: Tensor | None = None
+    solved: bool = True
     fresh: bool = True
 
 
@@ -43,10 +47,7 @@ def fresh_diagnostics(
     losses: Tensor, gramian: Tensor, coefficients: Tensor | None, fields: dict[str, Any]
 ) -> StepDiagnostics:
     """Of a step that solved; ``fields`` are those of the aggregator."""
-    norms = gramian.diagonal().sqrt()
-    outer = norms[:, None] * norms
-    cosines = torch.where(outer > 0, gramian / torch.where(outer > 0, outer, 1.0), 0.0)
-    return StepDiagnostics(losses, gramian, norms, cosines, coefficients, **fields)
+    return StepDiagnostics(losses, gramian, *cosine_matrix(gramian), coefficients, **fields)
 
 
 def stale_diagnostics(losses: Tensor, coefficients: Tensor, last: StepDiagnostics | None) -> StepDiagnostics:
@@ -55,3 +56,10 @@ def stale_diagnostics(losses: Tensor, coefficients: Tensor, last: StepDiagnostic
         return replace(last, losses=losses, fresh=False)
     unknown = torch.full((len(coefficients),) * 2, torch.nan, dtype=torch.float64)
     return StepDiagnostics(losses, unknown, unknown[0], unknown, coefficients, fresh=False)
+
+
+def cosine_matrix(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """(K,) norms and (K, K) cosines of a Gramian; 0 where a gradient is zero."""
+    norms = gramian.diagonal().sqrt()
+    outer = norms[:, None] * norms
+    return norms, torch.where(outer > 0, gramian / torch.where(outer > 0, outer, 1.0), 0.0)

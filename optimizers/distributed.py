@@ -2,7 +2,15 @@
 
 The reducer of DistributedDataParallel only sees ``Tensor.backward``, not the per-task ``autograd.grad``, and it would
 sum the tasks. What has to be averaged are the task gradients themselves, before their Gramian: the mean of
-the processes' Gramians is not the Gramian of the mean gradients.
+the processes' Gramians is not the Gramian of the mean gradients. (Gradients of ``features`` are rows of one joint
+representation; their Gramians do add up.) The first process's coefficients are taken by all, and every process must
+make the same calls.
+
+A model wrapped in DistributedDataParallel works with and without ``find_unused_parameters``,
+``gradient_as_bucket_view`` and ``no_sync``; its reducer and its communication hooks see nothing of these steps, and
+``Tensor.backward`` may be used between them, except with ``static_graph=True``. The optimizer's state may be sharded
+(``ZeroRedundancyOptimizer``). Sharded parameters (FSDP) and tensor parallelism are refused; a model must not be sharded
+after the optimizer was built.
 """
 
 import sys

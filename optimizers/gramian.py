@@ -56,10 +56,11 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tenso
     """
     parts: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
     for parameter_gradients in zip(*gradients, strict=True):
-        present = [(task, g.reshape(-1)) for task, g in enumerate(parameter_gradients) if g is not None]
+        present = [(task, g) for task, g in enumerate(parameter_gradients) if g is not None]
         if not present:
             continue
-        rows, flat = zip(*present, strict=True)
+        rows, tensors = zip(*present, strict=True)
+        flat = _flattened(tensors)
         key = (flat[0].device, rows)
         if key not in parts:
             parts[key] = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=flat[0].device)
@@ -73,19 +74,43 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tenso
     return (total + total.T) / 2
 
 
+def _flattened(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Vectors of the same entries in the same order: the one they have in memory, so that nothing is copied."""
+    strides = tensors[0].stride()
+    if any(t.stride() != strides for t in tensors):
+        return [t.reshape(-1) for t in tensors]
+    order = sorted(range(len(strides)), key=lambda dimension: -strides[dimension])
+    return [t.permute(order).reshape(-1) for t in tensors]
+
+
 def check_gradients(gradients: Tensor) -> None:
     """Refuse what is not a (..., K, d) real floating-point tensor with K ≥ 1.
 
     Raises:
         ValueError: naming the shape or dtype.
     """
+    check_numbers(gradients, "gradients")
     if gradients.dim() < 2 or gradients.shape[-2] == 0:
         raise ValueError(
             f"gradients must have shape (..., K, d) with K >= 1, got {tuple(gradients.shape)}; "
             "for one problem stack the K task gradients as rows"
         )
-    if not gradients.is_floating_point():
-        raise ValueError(f"gradients must be real floating point, got {gradients.dtype}")
+
+
+def check_numbers(tensor: Tensor, name: str) -> None:
+    """Refuse what is not a dense real floating-point tensor with numbers in it.
+
+    Raises:
+        ValueError: naming the type, dtype, layout or device.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got layout {tensor.layout}; use .to_dense()")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be real floating point, got {tensor.dtype}")
+    if tensor.is_meta:
+        raise ValueError(f"{name} must hold numbers, got a tensor on the meta device")
 
 
 def check_gramian(gramian: Tensor) -> Tensor:
@@ -95,10 +120,9 @@ def check_gramian(gramian: Tensor) -> Tensor:
         ValueError: naming the shape, dtype, the batch entry and the task with a non-finite or negative
             diagonal, or the pair of tasks whose entry is not symmetric or exceeds ‖g_i‖‖g_j‖.
     """
+    check_numbers(gramian, "gramian")
     if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
         raise ValueError(f"gramian must have shape (..., K, K) with K >= 1, got {tuple(gramian.shape)}")
-    if not gramian.is_floating_point():
-        raise ValueError(f"gramian must be real floating point, got {gramian.dtype}")
     tolerance = torch.finfo(gramian.dtype).eps ** 0.5
     gramian = gramian.double()
     finite = gramian.isfinite()
@@ -146,7 +170,17 @@ def check_task_weights(task_weights: Tensor | Sequence[float] | None, like: Tens
     tasks = like.shape[-1]
     if task_weights is None:
         return torch.ones(tasks, dtype=torch.float64, device=like.device)
-    weights = torch.as_tensor(task_weights, dtype=torch.float64, device=like.device)
+    if isinstance(task_weights, Tensor) and (
+        task_weights.is_complex() or task_weights.is_meta or task_weights.layout != torch.strided
+    ):
+        raise ValueError(
+            f"task_weights must be dense real numbers, got {task_weights.dtype} {task_weights.layout} on "
+            f"{task_weights.device}"
+        )
+    try:
+        weights = torch.as_tensor(task_weights, dtype=torch.float64, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"task_weights must be numbers, one a task, got {task_weights!r} ({error})") from None
     if weights.dim() == 0 or weights.shape[-1] != tasks:
         raise ValueError(
             f"task_weights must have one entry for each of the {tasks} tasks, got shape {tuple(weights.shape)}"

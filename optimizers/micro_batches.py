@@ -1,12 +1,13 @@
 """The micro-batches of one step, and the sum of their gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from optimizers.combination import weighted_sum
+from optimizers.features import as_features, split_at
 from optimizers.gramian import check_task_weights
 from optimizers.reuse import CoefficientReuse
 from optimizers.task_gradients import PartialGradients, any_reached, loss_values, partial_gradients
@@ -23,6 +24,7 @@ class MicroBatch:
         weights: (K,) task weights.
         scale: of a GradScaler.
         trainable: what is differentiated.
+        features: the shared representation, or none.
     """
 
     losses: Sequence[Tensor]
@@ -30,6 +32,7 @@ class MicroBatch:
     weights: Tensor
     scale: float
     trainable: Trainable
+    features: Sequence[Tensor] = ()
 
 
 @dataclass
@@ -42,6 +45,7 @@ class GradientSum:
         losses: (K,).
         gradients: one list of P a task, or a single one of the weighted sum where ``reused``.
         reused: whether coefficients of an earlier step were used.
+        interrupted: whether an error left a micro-batch half added.
     """
 
     parameters: Sequence[Tensor]
@@ -49,13 +53,21 @@ class GradientSum:
     losses: Tensor
     gradients: PartialGradients
     reused: bool
+    interrupted: bool = False
 
     def check(self, batch: MicroBatch) -> None:
         """Refuse to add what does not fit.
 
         Raises:
-            ValueError: for other tasks, task weights or parameters.
+            ValueError: for other tasks, task weights or parameters, or features.
+            RuntimeError: if an error interrupted the micro-batch before.
         """
+        if self.interrupted:
+            raise RuntimeError(
+                "an error left the last micro-batch half added: call zero_grad() and start the step anew"
+            )
+        if batch.features:
+            raise ValueError("features cannot follow accumulated micro-batches: each has a representation of its own")
         if len(batch.weights) != len(self.weights):
             raise ValueError(
                 f"the micro-batches of one step must have the same tasks: got {len(batch.weights)} losses after "
@@ -72,12 +84,15 @@ class GradientSum:
                 "between steps"
             )
 
-    def add(self, other: "GradientSum") -> None:
-        """Add what passed :meth:`check`, and empty it task by task, so that memory is freed."""
-        self.losses = self.losses + other.losses
-        for mine, new in zip(self.gradients, other.gradients, strict=True):
-            mine[:] = _sum(mine, new)
-            new.clear()
+    def add(self, batch: MicroBatch, reuse: CoefficientReuse) -> None:
+        """Add the gradients of a micro-batch that passed :meth:`check`, at the memory of one of its K sets."""
+        self.interrupted = True
+        tasks = iter(self.gradients)
+        for new in differentiate(batch, reuse if self.reused else None):  # zip would hold on to it
+            _add(next(tasks), new, 1 / batch.scale)
+            del new
+        self.losses = self.losses + batch.values
+        self.interrupted = False
 
     def unreached(self) -> list[int]:
         """Positions of the parameters that no task reaches."""
@@ -85,9 +100,13 @@ class GradientSum:
 
 
 def micro_batch(
-    losses: Sequence[Tensor], task_weights: Tensor | Sequence[float] | None, scale: float, trainable: Trainable
+    losses: Sequence[Tensor],
+    task_weights: Tensor | Sequence[float] | None,
+    scale: float,
+    trainable: Trainable,
+    features: Tensor | Sequence[Tensor] | None = None,
 ) -> MicroBatch:
-    """Check losses, weights and scale.
+    """Check losses, weights, scale and features.
 
     Raises:
         ValueError: as :meth:`optimizers.MultiTaskOptimizer.backward`.
@@ -98,28 +117,46 @@ def micro_batch(
     weights = check_task_weights(task_weights, torch.empty(len(values), len(values)))
     if weights.dim() != 1:
         raise ValueError(f"task_weights must have shape ({len(values)},), got {tuple(weights.shape)}")
-    return MicroBatch(losses, values / scale, weights, scale, trainable)
+    found = [] if features is None else as_features(features)
+    if found:
+        trainable = split_at(found, losses, trainable)
+    return MicroBatch(losses, values / scale, weights, scale, trainable, found)
 
 
-def differentiate(batch: MicroBatch, reuse: CoefficientReuse) -> GradientSum:
-    """Gradients of one micro-batch, by one backward a task, or by one altogether where ``reuse`` fits."""
+def gradient_sum(batch: MicroBatch, reuse: CoefficientReuse) -> GradientSum:
+    """The gradients of one micro-batch alone."""
     reused = reuse.fits(batch.weights)
-    if reused:
-        assert reuse.coefficients is not None
-        coefficients, weights = reuse.coefficients.tolist(), batch.weights.tolist()
-        gradients = [batch.trainable.gradient_of_sum(batch.losses, coefficients, weights)]
-    else:
-        gradients = partial_gradients(batch.losses, batch.trainable.parameters)
-    if batch.scale != 1.0:
-        gradients = [weighted_sum([of_task], [1 / batch.scale]) for of_task in gradients]
+    gradients: PartialGradients = []
+    for of_task in differentiate(batch, reuse if reused else None):
+        gradients.append(of_task if batch.scale == 1.0 else weighted_sum([of_task], [1 / batch.scale]))
+        del of_task
     return GradientSum(batch.trainable.parameters, batch.weights, batch.values, gradients, reused)
 
 
-def _sum(mine: list[Tensor | None], new: list[Tensor | None]) -> list[Tensor | None]:
-    total = [b if a is None else a for a, b in zip(mine, new, strict=True)]
-    both = [(i, a, b) for i, (a, b) in enumerate(zip(mine, new, strict=True)) if a is not None and b is not None]
-    if both:
-        indices, first, second = zip(*both, strict=True)
-        for i, part in zip(indices, torch._foreach_add(first, second), strict=True):
-            total[i] = part
-    return total
+def empty_sum(batch: MicroBatch, reuse: CoefficientReuse) -> GradientSum:
+    """Zero, to which micro-batches like this one can be added."""
+    reused = reuse.fits(batch.weights)
+    parameters = batch.trainable.parameters
+    gradients: PartialGradients = [[None] * len(parameters) for _ in ([0] if reused else batch.losses)]
+    return GradientSum(parameters, batch.weights, torch.zeros_like(batch.values), gradients, reused)
+
+
+def differentiate(batch: MicroBatch, reuse: CoefficientReuse | None) -> Iterator[list[Tensor | None]]:
+    """Gradients of the losses as they are scaled, one task after another; of their weighted sum alone to ``reuse``."""
+    if reuse is None:
+        yield from partial_gradients(batch.losses, batch.trainable.parameters)
+    else:
+        assert reuse.coefficients is not None
+        coefficients, weights = reuse.coefficients.tolist(), batch.weights.tolist()
+        yield batch.trainable.gradient_of_sum(batch.losses, coefficients, weights)
+
+
+def _add(mine: list[Tensor | None], new: list[Tensor | None], factor: float) -> None:
+    """Add in place where there is something, and otherwise a tensor that shares no memory with ``new``."""
+    known = [(a, b) for a, b in zip(mine, new, strict=True) if a is not None and b is not None]
+    if known:
+        sums, added = zip(*known, strict=True)
+        torch._foreach_add_(sums, added, alpha=factor)
+    for i, part in enumerate(new):
+        if mine[i] is None and part is not None:
+            mine[i] = part * factor

@@ -3,7 +3,7 @@
 Autograd may return one tensor for two parameters, or an expanded one; so nothing here or later writes into gradients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,29 +31,30 @@ def task_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> Ta
         >>> task_gradients([x * y, y**2], [x, y])
         [[tensor(3.), tensor(2.)], [tensor(0.), tensor(6.)]]
     """
-    return filled(partial_gradients(losses, parameters), parameters)
+    return filled(list(partial_gradients(losses, parameters)), parameters)
 
 
-def partial_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> PartialGradients:
-    """As :func:`task_gradients`, with None where a loss does not reach a parameter."""
+def partial_gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
+    """As :func:`task_gradients`, one task after another, with None where a loss does not reach a parameter."""
     last = len(losses) - 1
-    return [gradient([loss], parameters, keep=task < last, name=f"task {task}") for task, loss in enumerate(losses)]
+    for task, loss in enumerate(losses):
+        yield gradient([loss], parameters, keep=task < last, name=f"task {task}")
 
 
 def gradient(
     losses: Sequence[Tensor],
     parameters: Sequence[Tensor],
-    factors: Sequence[float] | None = None,
+    outer: Sequence[Tensor] | None = None,
     *,
     keep: bool,
     name: str,
 ) -> list[Tensor | None]:
-    """Gradient of Σ c_i L_i in one backward; ``keep`` leaves the graph for another.
+    """Gradient of Σ ⟨outer_i, L_i⟩ in one backward; ``keep`` leaves the graph for another.
 
     Args:
-        losses: K scalar tensors, of any dtypes and devices.
+        losses: tensors of any dtypes and devices; scalars unless ``outer`` is given.
         parameters: P tensors that require a gradient.
-        factors: K numbers c_i; ones by default.
+        outer: one tensor a loss, of its shape; ones by default.
         name: of the sum, for errors.
 
     Raises:
@@ -61,7 +62,6 @@ def gradient(
     """
     if not parameters:
         return []
-    outer = None if factors is None else [torch.full_like(loss, c) for loss, c in zip(losses, factors, strict=True)]
     found = torch.autograd.grad(losses, parameters, outer, retain_graph=keep, allow_unused=True)
     for index, part in enumerate(found):
         if part is not None and (part.layout != torch.strided or part.is_complex()):
@@ -90,7 +90,7 @@ def loss_values(losses: Sequence[Tensor]) -> Tensor:
     """The K losses as a float64 CPU tensor, after checking that each can be differentiated.
 
     Raises:
-        ValueError: for no losses, or one that is not a scalar or has no gradient, naming the task.
+        ValueError: for no losses, or one that is not a dense real scalar or has no gradient, naming the task.
     """
     if isinstance(losses, Tensor) or len(losses) == 0:
         raise ValueError(
@@ -103,6 +103,9 @@ def loss_values(losses: Sequence[Tensor]) -> Tensor:
             raise ValueError(f"loss of task {task} must be a tensor, got {type(loss).__name__}")
         if loss.numel() != 1:
             raise ValueError(f"loss of task {task} must be a scalar, got shape {tuple(loss.shape)}")
+        if loss.is_meta or loss.is_complex() or loss.layout != torch.strided:
+            kind = "on the meta device" if loss.is_meta else "complex" if loss.is_complex() else "sparse"
+            raise ValueError(f"loss of task {task} is {kind}; only a dense real number can be minimized")
         if not loss.requires_grad:
             raise ValueError(f"loss of task {task} has no gradient: it was computed without grad or detached")
         values.append(loss.detach().reshape(()).double())

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from optimizers.distributed import refuse_sharded
@@ -41,43 +42,73 @@ class Trainable:
         """Σ c_i g_i on the shared parameters and Σ ω_i g_i on the others, by one backward each."""
         name = "the weighted sum"
         shared, others = self.split(self.parameters)
+
+        def outer(factors: Sequence[float]) -> list[Tensor]:
+            return [torch.full_like(loss, c) for loss, c in zip(losses, factors, strict=True)]
+
         return self.merged(
-            gradient(losses, shared, coefficients, keep=bool(others), name=name),
-            gradient(losses, others, weights, keep=False, name=name),
+            gradient(losses, shared, outer(coefficients), keep=bool(others), name=name),
+            gradient(losses, others, outer(weights), keep=False, name=name),
         )
 
 
-def trainable(param_groups: Iterable[dict[str, Any]], shared: set[int] | None) -> Trainable:
+def trainable(param_groups: Iterable[dict[str, Any]], shared: Sequence[Tensor] | None) -> Trainable:
     """The trainable parameters of the groups.
 
     Args:
         param_groups: of a torch optimizer.
-        shared: identities of the shared parameters; None takes all.
+        shared: the shared parameters; None takes all.
 
     Raises:
         TypeError: for sharded parameters.
-        ValueError: if no parameter requires a gradient.
+        ValueError: if no parameter requires a gradient, or one is complex or on the meta device.
     """
     parameters = [p for group in param_groups for p in group["params"] if p.requires_grad]
     refuse_sharded(parameters)
     if not parameters:
         raise ValueError("no parameter of the optimizer requires a gradient: all of them are frozen")
+    check_numbers(parameters)
+    known = None if shared is None else {id(p) for p in shared}
     positions: tuple[list[int], list[int]] = [], []
     for index, parameter in enumerate(parameters):
-        positions[shared is not None and id(parameter) not in shared].append(index)
+        positions[known is not None and id(parameter) not in known].append(index)
     return Trainable(parameters, *positions)
 
 
-def identities(shared: Iterable[Tensor], parameters: Sequence[Tensor]) -> set[int]:
-    """Identities of the shared parameters.
+def add_to_gradients(parameters: Sequence[Tensor], update: Sequence[Tensor | None]) -> None:
+    """Add to ``.grad``, which becomes the update's tensor where there was none; None adds nothing."""
+    with torch.no_grad():
+        for parameter, part in zip(parameters, update, strict=True):
+            if parameter.grad is None:
+                parameter.grad = part
+            elif part is not None:
+                parameter.grad += part
+
+
+def check_numbers(parameters: Iterable[Tensor]) -> None:
+    """Refuse parameters without gradients that can be compared.
+
+    Raises:
+        ValueError: naming the index of one that is complex or on the meta device.
+    """
+    for index, parameter in enumerate(parameters):
+        if parameter.is_meta:
+            raise ValueError(f"parameter {index} is on the meta device and has no numbers; materialize the model first")
+        if parameter.is_complex():
+            raise ValueError(f"parameter {index} is complex; only real parameters have gradients that can be compared")
+
+
+def among(shared: Iterable[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The shared parameters as a list.
 
     Raises:
         ValueError: if there are none, or some are not among ``parameters``.
     """
-    known = {id(p) for p in parameters}
-    found = {id(p) for p in shared}
+    found = list({id(p): p for p in shared}.values())
     if not found:
         raise ValueError("shared holds no parameter; None resolves conflicts on all of them")
-    if found - known:
-        raise ValueError(f"{len(found - known)} of the {len(found)} shared parameters are not in the optimizer")
+    known = {id(p) for p in parameters}
+    missing = sum(id(p) not in known for p in found)
+    if missing:
+        raise ValueError(f"{missing} of the {len(found)} shared parameters are not in the optimizer")
     return found

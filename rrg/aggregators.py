@@ -6,12 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optimizers import CAMEGrad, MultiTaskOptimizer, cagrad, linear, mgda, pcgrad
+from optimizers import (
+    CAMEGrad,
+    MultiTaskOptimizer,
+    aligned_mtl,
+    cagrad,
+    imtl_g,
+    linear,
+    mgda,
+    nash_mtl,
+    pcgrad,
+)
 
 if TYPE_CHECKING:
     from rrg.config import TrainConfig
 
-NAMES = ("linear", "came-grad", "cagrad", "mgda", "pcgrad")
+WITHOUT_OPTIONS = {
+    "linear": linear,
+    "mgda": mgda,
+    "pcgrad": pcgrad,
+    "imtl-g": imtl_g,
+    "aligned-mtl": aligned_mtl,
+    "nash-mtl": nash_mtl,
+}
+NAMES = (*WITHOUT_OPTIONS, "cagrad", "came-grad")
 TORCHJD = "torchjd:"
 
 
@@ -31,7 +49,8 @@ def check_optimizer(name: str, tasks: int) -> None:
         >>> check_optimizer("sgd", 2)
         Traceback (most recent call last):
         ...
-        ValueError: optimizer 'sgd' must be one of linear, came-grad, cagrad, mgda, pcgrad, or torchjd:NAME
+        ValueError: optimizer 'sgd' must be one of linear, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl, cagrad,
+        came-grad, or torchjd:NAME
     """
     if name.startswith(TORCHJD):
         torchjd(name, tasks)
@@ -69,8 +88,7 @@ def build_optimizer(config: "TrainConfig", inner: torch.optim.Optimizer, **optio
         return MultiTaskOptimizer(inner, torchjd(config.optimizer, len(config.tasks)), **options)
     if config.optimizer == "cagrad":
         return MultiTaskOptimizer(inner, partial(cagrad, c=config.rho), **options)
-    aggregator = {"linear": linear, "mgda": mgda, "pcgrad": pcgrad}[config.optimizer]
-    return MultiTaskOptimizer(inner, aggregator, **options)
+    return MultiTaskOptimizer(inner, WITHOUT_OPTIONS[config.optimizer], **options)
 
 
 def optimizer_options(config: "TrainConfig") -> dict[str, Any]:

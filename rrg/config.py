@@ -69,8 +69,8 @@ class TrainConfig:
     task_weights: Weights = ()
     """One weight a task, or equal; by default 4 for dc and 1 for the others."""
     optimizer: str = "came-grad"
-    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, or TorchJD's methods such as
-    torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
+    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl, or
+    TorchJD's methods such as torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
     rho: float = 0.5
     """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
     kappa: float = 1.5

@@ -3,7 +3,7 @@
 Quadratic, CAGradToy, DoubleWell,   objectives with known laws
 FiniteSumRegression
 AdditiveNoise, MinibatchNoise       gradient noise
-aggregator                          linear, equal, mgda, pcgrad, cagrad, came-grad
+aggregator                          linear, equal, came-grad and its rivals
 Recursion, EffectiveSDE, LinearSDE  the exact training loop and its SDEs
 simulate                            many paths of either: moments, chosen paths, first passages, occupation
 theory                              one module a statement: derivation, prediction, check

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers import cagrad, came_grad_coefficients, gramian, linear, mgda, pcgrad
+from optimizers import (
+    aligned_mtl,
+    cagrad,
+    came_grad_coefficients,
+    gramian,
+    imtl_g,
+    linear,
+    mgda,
+    nash_mtl,
+    pcgrad,
+)
 
 Aggregator = Callable[[Tensor, Tensor], Tensor]
 """Gramian (..., K, K) and task weights (K,) to coefficients (..., K) of the update."""
@@ -31,6 +41,9 @@ AGGREGATORS: dict[str, Callable[..., Tensor]] = {
     "mgda": mgda,
     "pcgrad": pcgrad,
     "cagrad": cagrad,
+    "imtl-g": imtl_g,
+    "aligned-mtl": aligned_mtl,
+    "nash-mtl": nash_mtl,
     "came-grad": came_grad_coefficients,
 }
 
@@ -50,7 +63,8 @@ def aggregator(name: str, **options: Any) -> Aggregator:
         tensor([1., 4.], dtype=torch.float64)
         >>> aggregator("adam")
         Traceback (most recent call last):
-        ValueError: unknown aggregator 'adam'; there are linear, equal, mgda, pcgrad, cagrad, came-grad
+        ValueError: unknown aggregator 'adam'; there are linear, equal, mgda, pcgrad, cagrad, imtl-g, aligned-mtl,
+        nash-mtl, came-grad
     """
     if name not in AGGREGATORS:
         raise ValueError(f"unknown aggregator {name!r}; there are {', '.join(AGGREGATORS)}")

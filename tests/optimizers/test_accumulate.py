@@ -163,3 +163,40 @@ def test_accumulating_frees_the_graph(model: nn.Module, x: Tensor) -> None:
     CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1)).accumulate(losses)
     with pytest.raises(RuntimeError, match="second time"):
         losses[1].backward()
+
+
+class Failing(torch.autograd.Function):
+    """Runs out of memory on the way back."""
+
+    @staticmethod
+    def forward(ctx: object, y: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        raise MemoryError("on the way back")
+
+
+def test_a_micro_batch_that_was_half_added_is_not_stepped(model: nn.Module, x: Tensor) -> None:
+    """Task 0 of the second micro-batch was added when task 1 failed: the step starts anew, and says so."""
+    optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1))
+    optimizer.backward(model.losses(x), WEIGHTS)
+    expected = gradient(model).clone()
+    optimizer.zero_grad()
+
+    def failing() -> list[Tensor]:
+        first, second = model.losses(x)
+        return [first, Failing.apply(second)]
+
+    with pytest.raises(MemoryError):
+        optimizer.accumulate(failing(), WEIGHTS)
+    optimizer.accumulate([loss / 2 for loss in model.losses(x[:6])], WEIGHTS)  # nothing was there to be spoiled
+    with pytest.raises(MemoryError):
+        optimizer.accumulate(failing(), WEIGHTS)
+    for method in (optimizer.accumulate, optimizer.backward, optimizer.step):
+        with pytest.raises(RuntimeError, match=r"half added: call zero_grad\(\) and start the step anew"):
+            method(model.losses(x), WEIGHTS)
+    optimizer.zero_grad()
+    optimizer.accumulate([loss / 2 for loss in model.losses(x[:6])], WEIGHTS)
+    optimizer.backward([loss / 2 for loss in model.losses(x[6:])], WEIGHTS)
+    assert distance(gradient(model), expected) <= TOLERANCE

@@ -357,7 +357,7 @@ def test_a_run_resumes_only_on_its_own_studies(tmp_path: Path, monkeypatch: pyte
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"lr": -1.0}, "lr must be > 0, got -1"),
         ({"encoder_lr": 0.0}, "encoder_lr must be finite and > 0, got 0"),
-        ({"optimizer": "sgd"}, "optimizer 'sgd' must be one of linear, came-grad"),
+        ({"optimizer": "sgd"}, "optimizer 'sgd' must be one of linear, mgda"),
         ({"optimizer": "torchjd:Nothing"}, "'Nothing' is no aggregator of TorchJD; it has .*UPGrad"),
         ({"tasks": ("rg", "vqa")}, "must be some of"),
         ({"tasks": ()}, "must be some of"),

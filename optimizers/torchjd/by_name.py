@@ -1,9 +1,5 @@
-"""TorchJD's aggregators (https://torchjd.org) as baselines for training, by name.
+"""TorchJD's aggregators as baselines for training, by name."""
 
-TorchJD is optional: ``pip install 'sde-mtl[peers]'``.
-"""
-
-import importlib
 import inspect
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizers.gramian import check_gradients, check_gramian, check_task_weights
+from optimizers.torchjd.installed import installed
 
 BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")
 NEED_NO_MORE_THAN_A_ROOT = ("Constant", "Mean", "NashMTL", "Random", "Sum")
@@ -56,12 +53,7 @@ def torchjd_aggregator(
         >>> torchjd_aggregator("TrimmedMean", trim_number=1).combine(torch.tensor([[1.0], [2.0], [9.0]]))
         tensor([2.])
     """
-    try:
-        aggregation = importlib.import_module("torchjd.aggregation")
-    except ModuleNotFoundError as error:
-        if error.name != "torchjd":
-            raise
-        raise ImportError("TorchJD is not installed; pip install 'sde-mtl[peers]'") from error
+    aggregation = installed()
     classes = {n: c for n, c in vars(aggregation).items() if n in aggregation.__all__ and _is_method(n, c, aggregation)}
     if name not in classes:
         raise ValueError(f"{name!r} is no aggregator of TorchJD; it has {', '.join(sorted(classes))}")
