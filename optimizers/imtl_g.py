@@ -16,7 +16,7 @@ RANK = 16 * EPS
 def imtl_g(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
     r"""Coefficients of the :math:`u = \sum_i α_iω_ig_i,\ \sum_i α_i = 1`, with equal :math:`u^⊤g_i/‖g_i‖`.
 
-    Liu et al. (section 3.1) solve :math:`u^⊤(u_1 - u_i) = 0,\ i > 1` with the unit gradients :math:`u_i`, for
+    Liu et al. solve :math:`u^⊤(u_1 - u_i) = 0,\ i > 1` with the unit gradients :math:`u_i`, for
     :math:`(α_2, …, α_K) = g_1U^⊤(DU^⊤)^{-1}`. The same from the matrix C of their cosines, through the point of least
     norm in their *affine* hull:
 

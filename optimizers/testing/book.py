@@ -15,7 +15,8 @@ COMMAND = "python -m optimizers.testing.book"
 LOOSE = 1e-3
 """TorchJD's own tests take up to 4e-4 for rounding, for its regularization is of that order."""
 OURS = (
-    "optimizers:linear", "optimizers:mgda", "optimizers:pcgrad", "optimizers:cagrad",
+    "optimizers:linear", "optimizers:mgda", "optimizers:pcgrad", "optimizers:cagrad", "optimizers:imtl_g",
+    "optimizers:aligned_mtl", "optimizers:nash_mtl",
     "optimizers:came_grad_coefficients", "optimizers.torchjd:CAMEGrad(center='weighted')",
 )  # fmt: skip
 THEIRS = (
