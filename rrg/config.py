@@ -12,6 +12,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from optimizers.came_grad import check_options
 from rrg.aggregators import check_optimizer
 from rrg.model import TASKS, ModelConfig
+from rrg.paths import check_exist
 from rrg.tasks import DEFAULT_WEIGHTS
 
 PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
@@ -236,10 +237,7 @@ class TrainConfig:
             )
         if self.images is not None and self.dataset != "r2gen":
             raise ValueError(f"images belong to the dataset r2gen, not to {self.dataset}")
-        for name in PATHS[1:]:
-            path = getattr(self, name)
-            if path is not None and not path.exists():
-                raise ValueError(f"{name}: {path} does not exist")
+        check_exist(self, *PATHS[1:])
 
     def frozen_steps(self, steps: int) -> list[int]:
         """The steps of ``frozen_at`` in a run of so many steps, sorted.

@@ -32,6 +32,7 @@ from rrg.data.openi import (
     read_reports,
 )
 from rrg.data.study import SPLITS, Split, split_of
+from rrg.paths import check_exist
 from rrg.prepare.download import download
 from rrg.prepare.output import DataSet, Plain, begin, finish, plain_options, refuse, shrunk
 
@@ -66,10 +67,7 @@ class IuXrayConfig:
     def __post_init__(self) -> None:
         if self.size < 0:
             raise ValueError(f"size must be >= 0 pixels, got {self.size}")
-        for name in ("reports", "images", "split_from"):
-            path = getattr(self, name)
-            if path is not None and not path.exists():
-                raise ValueError(f"{name}: {path} does not exist")
+        check_exist(self, "reports", "images", "split_from")
 
 
 def prepare_iu_xray(config: IuXrayConfig, console: Console | None = None) -> Path:

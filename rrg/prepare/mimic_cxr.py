@@ -24,6 +24,7 @@ from rich.progress import track
 
 from rrg.data.openi import clean
 from rrg.data.study import Split
+from rrg.paths import check_exist
 from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse
 from rrg.prepare.sections import findings_of
 
@@ -54,10 +55,7 @@ class MimicCxrConfig:
     """Go on without the studies whose report or images are missing."""
 
     def __post_init__(self) -> None:
-        for name in ("root", "reports"):
-            path = getattr(self, name)
-            if path is not None and not path.exists():
-                raise ValueError(f"{name}: {path} does not exist")
+        check_exist(self, "root", "reports")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rrg.data.images import BrokenImage
 from rrg.data.openi import attribution
 from rrg.data.problems import is_inside
 from rrg.data.study import Split, split_of
+from rrg.paths import check_exist
 from rrg.prepare.matching import CHEXPERT, NIH, NO_FINDING, Conditions, match, read_candidates
 from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse, shrunk
 
@@ -49,10 +50,7 @@ class PairConfig:
     def __post_init__(self) -> None:
         if self.size < 0 or self.seed < 0:
             raise ValueError(f"size and seed must be >= 0, got {self.size} and {self.seed}")
-        for name in ("index", "images", "reports"):
-            path = getattr(self, name)
-            if path is not None and not path.exists():
-                raise ValueError(f"{name}: {path} does not exist")
+        check_exist(self, "index", "images", "reports")
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,27 @@
 """Two gloo processes with half of each batch take the steps of one process with the whole."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import two_ranks
 from torch import Tensor
 
-HERE = Path(__file__).parent
 TOLERANCE = 1e-13
 """Relative, in float64: the mean of eight samples against that of two means of four, a few ε a step, over ≤ 6 steps."""
 SINGLE = 1e-6
 """The same where a part of the model is float32."""
 
 
-def worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("two_processes", HERE / "two_processes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two processes ended with; a deadlock ends in a timeout."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", str(HERE / "two_processes.py")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    processes = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=90)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-1500:] for error in errors)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return two_ranks.run("two_processes", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
     """What one process ends with on the joint batch."""
-    module = worker()
+    module = two_ranks.as_module("two_processes")
     setting = module.Setting(0, 1)
     return {"equal": dict(module.equalities(setting)), "diagnosed": module.diagnosed(setting)}
 

@@ -1,49 +1,25 @@
 """Monitors and features under DistributedDataParallel, on two gloo processes."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import two_ranks
 from torch import Tensor
 
-HERE = Path(__file__).parent
 TOLERANCE = 1e-12
 """Relative, in float64."""
 
 
 @pytest.fixture(scope="module")
 def worker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("watched_processes", HERE / "watched_processes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return two_ranks.as_module("watched_processes")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-W", "error", str(HERE / "watched_processes.py")]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    processes = [
-        subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=90)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(error[-1500:] for error in errors)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return two_ranks.run("watched_processes", tmp_path_factory.mktemp("ranks"))
 
 
 def distance(a: Tensor, b: Tensor) -> float:
