@@ -23,12 +23,7 @@ from typing import TYPE_CHECKING
 from optimizers.aligned_mtl import aligned_mtl
 from optimizers.cagrad import cagrad
 from optimizers.callbacks import JSONLWriter, TensorBoardWriter
-from optimizers.came_grad import (
-    CAMEGradResult,
-    came_grad,
-    came_grad_coefficients,
-    came_grad_stages,
-)
+from optimizers.came_grad import CAMEGradResult, came_grad
 from optimizers.came_grad_optimizer import CAMEGrad
 from optimizers.combination import JacobianAggregator
 from optimizers.diagnostics import NonFiniteError, StepDiagnostics
@@ -42,6 +37,7 @@ from optimizers.monitor import ConflictMonitor, ConflictReading
 from optimizers.nash_mtl import NashSolution, nash_mtl, solve_nash
 from optimizers.pcgrad import pcgrad
 from optimizers.solver_failure import SolverError, SolverWarning, report_unsolved
+from optimizers.stages import came_grad_coefficients, came_grad_stages
 from optimizers.step import MultiTaskOptimizer
 from optimizers.task_gradients import task_gradients
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optimizers.came_grad import came_grad_stages
 from optimizers.scaling import scaled
+from optimizers.stages import came_grad_stages
 
 
 def cagrad(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None, *, c: float = 0.5) -> Tensor:

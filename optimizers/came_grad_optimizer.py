@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.came_grad import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
 from optimizers.joint_update import Observer
 from optimizers.options import OnNonFinite
 from optimizers.solver_failure import OnSolverFailure
+from optimizers.stages import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
 from optimizers.step import MultiTaskOptimizer
 
 

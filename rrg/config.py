@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from optimizers.came_grad import check_options
+from optimizers.stages import check_options
 from rrg.aggregators import check_optimizer
 from rrg.model import TASKS, ModelConfig
 from rrg.paths import check_exist

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from optimizers.came_grad import (
+from optimizers.gramian import check_task_weights
+from optimizers.stages import (
     CAMEGradCoefficients,
     Center,
     Fusion,
@@ -11,7 +12,6 @@ from optimizers.came_grad import (
     came_grad_stages,
     check_options,
 )
-from optimizers.gramian import check_task_weights
 from optimizers.torchjd.weighting import FunctionAggregator, FunctionWeighting, TaskWeights
 
 

@@ -4,6 +4,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from threading import Barrier, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch.nn.utils import parameters_to_vector
 from optimizers import CAMEGrad, MultiTaskOptimizer, linear
 from optimizers.solver_failure import SolverError, SolverWarning, collect_unsolved, report_unsolved
 
+GAP = 2 * 2 + 1
 WEIGHTS = [1.0, 4.0]
 
 
@@ -82,15 +84,21 @@ def test_the_count_is_saved(model: nn.Module, x: Tensor) -> None:
 def test_came_grad_reports_what_its_dual_says(
     model: nn.Module, x: Tensor, monkeypatch: pytest.MonkeyPatch, policy: Any
 ) -> None:
-    module = importlib.import_module("optimizers.came_grad")
-    solve = module.solve_centred
+    module = importlib.import_module("optimizers.stages")
+    kernel, solve_stages = module._kernel(), module.solve_stages
 
-    def unconverged(*args: Any) -> Any:
-        solved = solve(*args)
-        solved.converged.fill_(False)
-        return solved
+    def stage_rows(*args: Any) -> int:
+        kernel.stage_rows(*args)
+        args[-3][:, GAP] = 1.0
+        return len(args[-3])
 
-    monkeypatch.setattr(module, "solve_centred", unconverged)
+    def unconverged(*args: Any) -> Tensor:
+        columns = solve_stages(*args)
+        columns[:, GAP] = 1.0
+        return columns
+
+    monkeypatch.setattr(module, "_kernel", lambda: SimpleNamespace(stage_rows=stage_rows, SOLVED=kernel.SOLVED))
+    monkeypatch.setattr(module, "solve_stages", unconverged)
     optimizer = CAMEGrad(torch.optim.SGD(model.parameters(), lr=0.1), on_solver_failure=policy)
     if policy == "raise":
         with pytest.raises(SolverError, match=r"the dual of 1 problem\(s\) has a duality gap of up to"):

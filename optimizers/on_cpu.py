@@ -1,0 +1,91 @@
+"""What the compiled kernels are given: contiguous float64 arrays of plain CPU tensors."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optimizers.gramian import check_gramian
+from optimizers.threads import in_threads
+
+WORK = 1 << 12
+"""Pieces given to a thread are about as long as so many problems of one task; the work grows as K²."""
+
+
+def cpu_problems(gramian: Tensor) -> np.ndarray | None:
+    """(B, K, K) float64, or None for whatever the kernels do not take: other devices, graphs, odd shapes and types.
+
+    Example:
+        >>> cpu_problems(torch.eye(2)).shape, cpu_problems(torch.eye(2, device="meta"))
+        ((1, 2, 2), None)
+    """
+    if type(gramian) is not Tensor or gramian.dtype not in (torch.float64, torch.float32):
+        return None
+    if gramian.requires_grad or gramian.device.type != "cpu" or gramian.layout != torch.strided:
+        return None
+    shape = gramian.shape
+    if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
+        return None
+    try:
+        array = gramian.numpy()
+    except RuntimeError:  # inside torch.func transforms
+        return None
+    return np.ascontiguousarray(array, np.float64).reshape((-1, *shape[-2:]) if gramian.numel() else (0, *shape[-2:]))
+
+
+def cpu_weights(task_weights: Tensor | Sequence[float] | None, batch: tuple[int, ...], tasks: int) -> np.ndarray | None:
+    """(1 or B, K) float64 valid task weights; None for those that are not, or add batch dimensions.
+
+    Example:
+        >>> cpu_weights([1.0, 4.0], (), 2), cpu_weights([1.0, -4.0], (), 2)
+        (array([[1., 4.]]), None)
+    """
+    if task_weights is None:
+        return _ones(tasks)
+    if isinstance(task_weights, Tensor):
+        if type(task_weights) is not Tensor or task_weights.device.type != "cpu" or task_weights.requires_grad:
+            return None
+        if task_weights.layout != torch.strided or task_weights.is_complex():
+            return None
+        given: Any = task_weights.numpy
+    else:
+        given = lambda: task_weights  # noqa: E731
+    try:
+        weights = np.ascontiguousarray(given(), np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if weights.ndim == 0 or weights.shape[-1] != tasks or weights.shape[:-1] not in ((), tuple(batch)):
+        return None
+    weights = weights.reshape(-1, tasks)
+    # min and max are NaN if any weight is.
+    if not (weights.min(initial=np.inf) >= 0 and weights.max(initial=0) < np.inf and weights.any(-1).all()):
+        return None
+    return weights
+
+
+def run(kernel: Callable[..., int], gramian: Tensor, problems: np.ndarray, *arguments: Any, rows: np.ndarray) -> int:
+    """Run a kernel over all problems in threads; how many it left unsolved.
+
+    Args:
+        kernel: called with the problems, the arguments, the tolerance of the validity check, the rows to fill, and its
+            piece of the range.
+        gramian: that the problems were made of; its dtype sets the tolerance.
+
+    Raises:
+        ValueError: where a problem is no Gramian, as :func:`optimizers.gramian.check_gramian`.
+    """
+    tolerance = 2.0**-26 if gramian.dtype == torch.float64 else 2.0**-11.5
+    shortest = max(WORK // problems.shape[1] ** 2, 16)
+    left = in_threads(kernel, len(problems), problems, *arguments, tolerance, rows, shortest=shortest)
+    if min(left) < 0:
+        check_gramian(gramian)
+        raise AssertionError("check_gramian and is_gramian disagree")
+    return sum(left)
+
+
+@cache
+def _ones(tasks: int) -> np.ndarray:
+    return np.ones((1, tasks))
