@@ -34,13 +34,13 @@ def stage_rows(  # type: ignore[no-untyped-def]
     """
     tasks = problems.shape[1]
     unsolved = 0
-    work = workspace(tasks)
+    work, norms = workspace(tasks), np.empty(tasks)
     # Of the tasks that take part in stage 1, which are all but those of weight zero where gradients are weighted.
     taking, centre = np.empty(tasks, np.int64), np.full(tasks, 1.0 / tasks)
     part, solved = np.empty((tasks, tasks)), np.empty(2 * tasks + 4)
     for i in range(first, last):
         M, w, row = problems[i], weights[i if len(weights) > 1 else 0], columns[i]
-        if not is_gramian(M, tolerance):
+        if not is_gramian(M, norms, tolerance):
             return -1
         if tasks == 2:
             _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row)
@@ -72,30 +72,30 @@ def stage_rows(  # type: ignore[no-untyped-def]
                 row[2 * tasks + 4 + k] = w[k] * (centre[k] + row[tasks + k])
         if not row[2 * tasks + 1] <= SOLVED:
             unsolved += 1
-        _enhance_and_fuse(M, w, kappa, nu, weighted, adaptive, row)
+        _enhance_and_fuse(M, norms, w, kappa, nu, weighted, adaptive, row)
     return unsolved
 
 
 @kernel
-def _enhance_and_fuse(M, w, kappa, nu, weighted, adaptive, row):  # type: ignore[no-untyped-def]
+def _enhance_and_fuse(M, norms, w, kappa, nu, weighted, adaptive, row):  # type: ignore[no-untyped-def]
     """Stages 2 and 3 of a row whose dual and rectified coefficients are known."""
     tasks = len(M)
     at = 2 * tasks + 4
     rectified, enhanced, fused = row[at : at + tasks], row[at + tasks : at + 2 * tasks], row[at + 2 * tasks : -2]
     centre_square, spread, square, joint_square, largest = 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(tasks):
-        c = (w[i] if weighted else 1.0) / tasks
         to_centre, to_rectified, to_joint = 0.0, 0.0, 0.0
         for j in range(tasks):
-            entry = 0.5 * (M[i, j] + M[j, i])
-            to_centre += entry * (w[j] if weighted else 1.0) / tasks
+            entry = M[i, j] + M[j, i]
+            to_centre += entry
             to_rectified += entry * rectified[j]
             to_joint += entry * w[j]
-        centre_square += c * to_centre
-        spread += c * math.sqrt(M[i, i])
-        square += rectified[i] * to_rectified
-        joint_square += w[i] * to_joint
+        centre_square += to_centre
+        spread += (w[i] if weighted else 1.0) * norms[i]
+        square += 0.5 * rectified[i] * to_rectified
+        joint_square += 0.5 * w[i] * to_joint
         largest = max(largest, M[i, i])
+    centre_square = joint_square if weighted else 0.5 * centre_square
     vanishing = centre_square <= ROUNDING * spread * spread or square <= 0.0
     speed = 0.0 if vanishing else kappa * math.sqrt(max(joint_square, 0.0)) / math.sqrt(square)
     for i in range(tasks):
@@ -137,10 +137,10 @@ def two_task_rows(  # type: ignore[no-untyped-def]
     problems, weights, rho, kappa, nu, weighted, adaptive, tolerance, coefficients, first, last
 ):
     """Fill rows of (B, 2) coefficients by the closed form alone; arguments and result as :func:`stage_rows`."""
-    unsolved = 0
+    unsolved, norms = 0, np.empty(2)
     for i in range(first, last):
         M, w = problems[i], weights[i if len(weights) > 1 else 0]
-        if not is_gramian(M, tolerance):
+        if not is_gramian(M, norms, tolerance):
             return -1
         unit = _unit(M)
         _, _, _, _, gap, _, _, _, _, _, _, c1, c2 = stages_two_tasks(

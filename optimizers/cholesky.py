@@ -6,13 +6,12 @@ Rᵀp = e and Rᵀq = b that follow every change of the support.
 """
 
 import math
+from functools import partial
 
-from numba import njit
-
-from optimizers.compiled import kernel
+from optimizers.compiled import inlined, kernel
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@partial(kernel, forceinline=True, fastmath={"reassoc", "contract"})
 def dot(x, y, first, last):  # type: ignore[no-untyped-def]
     """Σ x_i y_i over first ≤ i < last, summed in any order."""
     total = 0.0
@@ -21,7 +20,7 @@ def dot(x, y, first, last):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@inlined
 def forward(R, x, k):  # type: ignore[no-untyped-def]
     """Solve Rᵀx' = x in place."""
     for s in range(k):
@@ -31,14 +30,14 @@ def forward(R, x, k):  # type: ignore[no-untyped-def]
             x[t] -= factor * R[s, t]
 
 
-@kernel
+@inlined
 def backward(R, x, k):  # type: ignore[no-untyped-def]
     """Solve Rx' = x in place."""
     for s in range(k - 1, -1, -1):
         x[s] = (x[s] - dot(R[s], x, s + 1, k)) * R[s, s]
 
 
-@kernel
+@inlined
 def append(R, p, q, column, e, b, k, least):  # type: ignore[no-untyped-def]
     """Append a row of unit diagonal to M_SS; ``column`` (M_Sj on entry) becomes the new column of R.
 

@@ -16,7 +16,7 @@ from collections import namedtuple
 import numpy as np
 
 from optimizers.cholesky import append, backward, delete, dot, forward
-from optimizers.compiled import kernel
+from optimizers.compiled import inlined, kernel
 from optimizers.two_tasks import dual_two_tasks
 from optimizers.validity import is_gramian
 
@@ -29,7 +29,7 @@ SOLVED = 1e-14
 
 Workspace = namedtuple(
     "Workspace",
-    "A R b norms inverse pull products trial first size p q column beta support inside",
+    "A R b norms inverse pull trial first size p q column beta support inside",
 )
 
 
@@ -51,7 +51,7 @@ def solve_rows(problems, rho, tolerance, columns, first, last):  # type: ignore[
     centre = np.full(tasks, 1.0 / tasks)
     unsolved = 0
     for i in range(first, last):
-        if not is_gramian(problems[i], tolerance):
+        if not is_gramian(problems[i], work.norms, tolerance):
             return -1
         row = columns[i]
         solve_problem(problems[i], centre, rho, row, work)
@@ -64,9 +64,9 @@ def solve_rows(problems, rho, tolerance, columns, first, last):  # type: ignore[
 def workspace(tasks):  # type: ignore[no-untyped-def]
     """Arrays that problems of K tasks are solved in, one after another."""
     A, R = np.empty((tasks, tasks)), np.empty((tasks, tasks))
-    v = np.empty((12, tasks))
+    v = np.empty((11, tasks))
     return Workspace(
-        A, R, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11],
+        A, R, v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10],
         np.empty(tasks, np.int64), np.empty(tasks, np.bool_),
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def solve_problem(M, centre, rho, row, work):  # type: ignore[no-untyped-def]
     centre_norm = math.sqrt(square)
     radius = rho * centre_norm
 
-    iterations = 0
+    iterations, size = 0, 0
     if tasks == 1:
         alpha[0] = 1.0
     elif radius == 0.0:
@@ -118,38 +118,41 @@ def solve_problem(M, centre, rho, row, work):  # type: ignore[no-untyped-def]
         alpha[0], _ = dual_two_tasks(A[0, 0], A[0, 1], A[1, 1], b[0], b[1], radius)
         alpha[1] = 1.0 - alpha[0]
     else:
-        iterations = _active_set(radius, alpha, work)
+        iterations, size = _active_set(radius, alpha, work)
         if iterations < 0:
             numbers[1], numbers[2] = np.inf, -iterations
             return
 
-    length = 0.0
-    for i in range(tasks):
-        length += alpha[i] * dot(A[i], alpha, 0, tasks)
-    length = math.sqrt(max(length, 0.0))
+    value, length, worst = _certify(A, b, radius, alpha, multipliers)
+    for _ in range(3):
+        if size == 0 or value - worst <= REFINED * abs(value):
+            break
+        trial = work.trial
+        if not _newton(radius, length, value, alpha, multipliers, trial, work, size):
+            break
+        better = _certify(A, b, radius, trial, multipliers)
+        if not better[0] - better[2] < value - worst:
+            break
+        value, length, worst = better
+        alpha[:] = trial
     pull = radius / length if length > 0.0 else 0.0
-    value = radius * length
     for i in range(tasks):
         multipliers[i] = pull * alpha[i]
-        value += alpha[i] * b[i]
-    worst = np.inf
-    for i in range(tasks):
-        worst = min(worst, b[i] + dot(A[i], multipliers, 0, tasks))
     numbers[0] = value * scale
     numbers[1] = max(value - worst, 0.0) / (centre_norm * longest)
     numbers[2] = iterations
     numbers[3] = 4.0 * EPS * (longest / length) ** 2 if length > 0.0 else 0.0
 
 
-@kernel
+@inlined
 def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
-    """Fill the minimizer; the number of supports visited, negative where the method gave up."""
+    """Fill the minimizer; the number of supports visited, negative where the method gave up, and the support's size."""
     A, R, b, norms, inverse, pull = work.A, work.R, work.b, work.norms, work.inverse, work.pull
     p, q, column, beta, support, inside = work.p, work.q, work.column, work.beta, work.support, work.inside
     tasks = len(b)
     least = norms.min()
     if least <= 0.0:
-        return -1
+        return -1, 0
     for i in range(tasks):
         inverse[i] = 1.0 / norms[i]
     inside[:] = False
@@ -181,13 +184,13 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
             if bounded:
                 step = step / root - alpha[i]
             if i == entering and alpha[i] == 0.0 and step <= 0.0:
-                return -iteration
+                return -iteration, k
             if step < 0.0 and alpha[i] < -step * length:
                 length, leaving = -alpha[i] / step, s
         full = bounded and length >= 1.0
         if not full:
             if leaving < 0:
-                return -iteration
+                return -iteration, k
             total = 0.0
             for s in range(k):
                 i = support[s]
@@ -200,7 +203,7 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
             for s in range(k):
                 alpha[support[s]] /= total
             if k == 0:
-                return -iteration
+                return -iteration, k
             continue
         _set_weights(alpha, beta, support, inverse, k)
 
@@ -217,8 +220,7 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
                 if violation > worst:
                     candidate, worst = i, violation
         if candidate < 0:
-            _refine(radius, alpha, work, k)
-            return iteration
+            return iteration, k
         entering = candidate
         for s in range(k):
             column[s] = A[support[s], entering] * inverse[support[s]] * inverse[entering]
@@ -230,7 +232,7 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
             for s in range(k):
                 total -= column[s] * inverse[support[s]] * least
             if value == 0.0 or abs(total) <= 1e-8 * e or (value > 0.0) != (total > 0.0):
-                return -iteration
+                return -iteration, k
             length, leaving = np.inf, -1
             toward = 1.0 if value > 0.0 else -1.0
             for s in range(k):
@@ -239,7 +241,7 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
                 if step < 0.0 and alpha[i] < -step * length:
                     length, leaving = -alpha[i] / step, s
             if leaving < 0 or (value > 0.0 and length >= 1.0):
-                return -iteration
+                return -iteration, k
             for s in range(k):
                 i = support[s]
                 step = toward * (-column[s] * inverse[i] * least / total - alpha[i])
@@ -249,13 +251,13 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
             for s in range(k):
                 column[s] = A[support[s], entering] * inverse[support[s]] * inverse[entering]
             if not append(R, p, q, column, e, pulled, k, LEAST_PIVOT):
-                return -iteration
+                return -iteration, k
         support[k], inside[entering] = entering, True
         k += 1
-    return -(20 * tasks + 100)
+    return -(20 * tasks + 100), k
 
 
-@kernel
+@inlined
 def _hull_minimizer(R, p, q, beta, radius, k):  # type: ignore[no-untyped-def]
     """Fill β of the minimizer on the affine hull; f there and Σβ, or 0 for Σβ where β is a direction without end."""
     pp, pq, qq = dot(p, p, 0, k), dot(p, q, 0, k), dot(q, q, 0, k)
@@ -297,7 +299,7 @@ def _drop(R, p, q, support, inside, position, k):  # type: ignore[no-untyped-def
     return k - 1
 
 
-@kernel
+@inlined
 def _set_weights(alpha, beta, support, inverse, k):  # type: ignore[no-untyped-def]
     """α = β/Σβ on the support; β is scaled by the gradients' norms."""
     total = 0.0
@@ -307,52 +309,50 @@ def _set_weights(alpha, beta, support, inverse, k):  # type: ignore[no-untyped-d
         alpha[support[s]] = beta[s] * inverse[support[s]] / total
 
 
-@kernel
-def _refine(radius, alpha, work, k):  # type: ignore[no-untyped-def]
-    """Newton steps on (Mβ + b)_S = v, βᵀMβ = r² with the factor at hand, while they make the gap smaller."""
-    A, R, b, norms, inverse, p, support = work.A, work.R, work.b, work.norms, work.inverse, work.p, work.support
-    beta, trial, products, first, size = work.beta, work.trial, work.products, work.first, work.size
+@inlined
+def _certify(A, b, radius, alpha, products):  # type: ignore[no-untyped-def]
+    """f(α), ‖g_α‖ and min_i g_iᵀu for u = centre + r g_α/‖g_α‖; fills ``products`` with all g_iᵀu."""
     tasks = len(b)
-    trial[:] = alpha
-    best = np.inf
-    for _ in range(4):
-        for i in range(tasks):
-            products[i] = dot(A[i], trial, 0, tasks)
-        length = dot(trial, products, 0, tasks)
-        if length <= 0.0:
-            return
-        pull = radius / math.sqrt(length)
-        value, worst = 0.0, np.inf
-        for i in range(tasks):
-            beta[i] = pull * trial[i]
-            products[i] = b[i] + pull * products[i]
-            value += trial[i] * products[i]
-            worst = min(worst, products[i])
-        if not value - worst < best:
-            return
-        best = value - worst
-        for i in range(tasks):
-            alpha[i] = trial[i]
-        if best <= REFINED * abs(value):
-            return
-        for s in range(k):
-            i = support[s]
-            first[s] = (value - products[i]) * inverse[i]
-            size[s] = beta[i] * norms[i]
-        forward(R, first, k)
-        # Rβ, so that scalar products below are those of gradients.
-        for s in range(k):
-            size[s] = size[s] / R[s, s] + dot(R[s], size, s + 1, k)
-        shift = -dot(size, first, 0, k) / dot(size, p, 0, k)
-        for s in range(k):
-            first[s] += shift * p[s]
-        backward(R, first, k)
-        total = 0.0
-        for s in range(k):
-            i = support[s]
-            trial[i] = beta[i] + first[s] * inverse[i]
-            if trial[i] < 0.0:
-                return
-            total += trial[i]
-        for s in range(k):
-            trial[support[s]] /= total
+    square, value = 0.0, 0.0
+    for i in range(tasks):
+        products[i] = dot(A[i], alpha, 0, tasks)
+        square += alpha[i] * products[i]
+        value += alpha[i] * b[i]
+    length = math.sqrt(max(square, 0.0))
+    pull = radius / length if length > 0.0 else 0.0
+    worst = np.inf
+    for i in range(tasks):
+        products[i] = b[i] + pull * products[i]
+        worst = min(worst, products[i])
+    return value + radius * length, length, worst
+
+
+@kernel
+def _newton(radius, length, value, alpha, products, trial, work, k):  # type: ignore[no-untyped-def]
+    """One Newton step on (Mβ + b)_S = v, βᵀMβ = r² with the factor at hand; whether it stays on the simplex."""
+    R, norms, inverse, p, support = work.R, work.norms, work.inverse, work.p, work.support
+    first, size = work.first, work.size
+    pull = radius / length
+    for s in range(k):
+        i = support[s]
+        first[s] = (value - products[i]) * inverse[i]
+        size[s] = pull * alpha[i] * norms[i]
+    forward(R, first, k)
+    # Rβ, so that scalar products below are those of gradients.
+    for s in range(k):
+        size[s] = size[s] / R[s, s] + dot(R[s], size, s + 1, k)
+    shift = -dot(size, first, 0, k) / dot(size, p, 0, k)
+    for s in range(k):
+        first[s] += shift * p[s]
+    backward(R, first, k)
+    total = 0.0
+    trial[:] = 0.0
+    for s in range(k):
+        i = support[s]
+        trial[i] = pull * alpha[i] + first[s] * inverse[i]
+        if not trial[i] >= 0.0:
+            return False
+        total += trial[i]
+    for s in range(k):
+        trial[support[s]] /= total
+    return True

@@ -8,21 +8,25 @@ TINY = 2.0**-1022
 
 
 @kernel
-def is_gramian(M, tolerance):  # type: ignore[no-untyped-def]
+def is_gramian(M, norms, tolerance):  # type: ignore[no-untyped-def]
     """Finite, symmetric, diagonal ≥ 0, entries at most ‖g_i‖‖g_j‖, the last two up to a relative tolerance.
+
+    Fills ``norms`` (K,) with ‖g_i‖ as far as it gets.
 
     Example:
         >>> import numpy as np
-        >>> is_gramian(np.eye(2), 1e-8), is_gramian(np.array([[1.0, 2.0], [2.0, 1.0]]), 1e-8)
+        >>> is_gramian(np.eye(2), np.empty(2), 1e-8), is_gramian(1 - 2 * np.eye(2), np.empty(2), 1e-8)
         (True, False)
     """
     tasks = len(M)
     for i in range(tasks):
         if not (M[i, i] >= 0.0 and M[i, i] < math.inf):
             return False
+        norms[i] = math.sqrt(M[i, i])
     for i in range(tasks):
+        longest = (1.0 + tolerance) * norms[i]
         for j in range(i):
-            largest = (1.0 + tolerance) * math.sqrt(M[i, i]) * math.sqrt(M[j, j]) + TINY
+            largest = longest * norms[j] + TINY
             # Written so that NaN fails.
             if not (abs(M[i, j]) <= largest and abs(M[j, i]) <= largest):
                 return False

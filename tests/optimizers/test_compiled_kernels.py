@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_the_kernel_and_the_check_agree_on_what_is_a_gramian(values: list[float]
         valid = True
     except ValueError:
         valid = False
-    assert is_gramian(M.numpy(), TOLERANCE) == valid
+    assert is_gramian(M.numpy(), np.empty(2), TOLERANCE) == valid
 
 
 def test_results_refuse_gradients_changed_after_them() -> None:
@@ -208,3 +209,25 @@ child.start(); child.join(60)
 assert child.exitcode == 0, child.exitcode
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_an_edit_of_any_kernel_makes_others_compile_anew(tmp_path: Path) -> None:
+    """Numba alone would keep a caller whose own file did not change, and run the old code that it was compiled with."""
+    package = tmp_path / "edited"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    called = "from optimizers.compiled import kernel\n@kernel\ndef called(x):\n    return x + {}\n"
+    (package / "callee.py").write_text(called.format(1))
+    (package / "caller.py").write_text(
+        "from edited.callee import called\nfrom optimizers.compiled import kernel\n"
+        "@kernel\ndef caller(x):\n    return called(x)\n"
+    )
+    command = [sys.executable, "-c", "from edited.caller import caller; print(caller(1))"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert subprocess.check_output(command, env=environment) == b"2\n"
+    index = next((package / "__pycache__").glob("caller*.nbi"))
+    kept = index.stat().st_mtime_ns
+    assert subprocess.check_output(command, env=environment) == b"2\n"
+    assert index.stat().st_mtime_ns == kept, "an unchanged kernel must not be compiled again"
+    (package / "callee.py").write_text(called.format(10))
+    assert subprocess.check_output(command, env=environment) == b"11\n"
