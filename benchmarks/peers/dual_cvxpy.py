@@ -1,0 +1,24 @@
+"""cvxpy with one parametrized problem for each K, canonicalized once (DPP), solved by Clarabel."""
+
+import cvxpy as cp
+import numpy as np
+
+from peers.dual_problem import Array, DualProblem, Solver, coefficients, factor
+
+PACKAGES = ("cvxpy", "clarabel")
+
+
+def solvers(tasks: int, rho: float) -> dict[str, Solver]:
+    alpha = cp.Variable(tasks, nonneg=True)
+    linear, root = cp.Parameter(tasks), cp.Parameter((tasks, tasks))
+    compiled = cp.Problem(cp.Minimize(linear @ alpha + cp.norm(root @ alpha)), [cp.sum(alpha) == 1])
+
+    def solve(problem: DualProblem) -> Array:
+        M = problem.array / np.trace(problem.array)
+        radius = rho * np.sqrt(M.mean())
+        linear.value = M.mean(1)
+        root.value = radius * factor(M).T
+        compiled.solve(solver=cp.CLARABEL, ignore_dpp=False)
+        return coefficients(M, alpha.value, radius)
+
+    return {"cvxpy, cached DPP": solve}
