@@ -5,15 +5,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 SHORTEST = 2048
 """Pieces are not shorter: handing one to a thread costs some 50 µs."""
 
 
-def in_threads(function: Callable[..., int], count: int, *arguments: Any, shortest: int = SHORTEST) -> list[int]:
+def in_threads(function: Callable[..., Result], count: int, *arguments: Any, shortest: int = SHORTEST) -> list[Result]:
     """Results of ``function(*arguments, first, last)`` over pieces of 0 … ``count``.
 
     Args:

@@ -6,13 +6,13 @@ use and kept on disk: import this module only where it is called.
 
 import math
 
-from optimizers.compiled import kernel
+from optimizers.compiled import inlined
 
 EPS = 2.0**-52
 TINY = 2.0**-1022
 
 
-@kernel
+@inlined
 def dual_two_tasks(m11, m12, m22, b1, b2, radius):  # type: ignore[no-untyped-def]
     r"""Minimize :math:`f(α) = b^⊤α + r\sqrt{α^⊤Mα}` over α = (a, 1 − a).
 
@@ -49,7 +49,7 @@ def dual_two_tasks(m11, m12, m22, b1, b2, radius):  # type: ignore[no-untyped-de
     return a, length
 
 
-@kernel
+@inlined
 def came_grad_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):  # type: ignore[no-untyped-def]
     """CAME-Grad's coefficients (c_1, c_2) for K = 2 (arXiv:2605.22635, eq. 8–14); see :func:`optimizers.came_grad`.
 
@@ -71,7 +71,7 @@ def came_grad_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptiv
     return stages[11], stages[12]
 
 
-@kernel
+@inlined
 def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):  # type: ignore[no-untyped-def]
     """:func:`came_grad_two_tasks` with all that leads to its coefficients.
 
@@ -120,7 +120,7 @@ def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):
     return a, beta1, beta2, value, gap, resolvable, u1, u2, e1, e2, nu, c1, c2
 
 
-@kernel
+@inlined
 def adaptive_fusion_two_tasks(e1, e2, j1, j2, limit):  # type: ignore[no-untyped-def]
     """The largest ν ≤ limit with (1 − ν)e_i + νj_i ≥ 0 for both tasks (theory T9); ``limit`` where there is none.
 

@@ -78,10 +78,11 @@ def aggregator(name: str, **options: Any) -> Aggregator:
 
 
 def aggregate(function: Aggregator, gradients: Tensor, task_weights: Tensor) -> Tensor:
-    """F(G), the aggregated gradients: (n, K, d) float64 → (n, d).
+    """F(G), the aggregated gradients: (n, K, d) → (n, d); coefficients are computed in float64.
 
     Example:
         >>> aggregate(linear, torch.eye(2).double()[None], torch.tensor([1.0, 4.0]).double())
         tensor([[1., 4.]], dtype=torch.float64)
     """
-    return torch.einsum("nk,nkd->nd", function(gramian(gradients), task_weights), gradients)
+    coefficients = function(gramian(gradients), task_weights.to(gradients.device))
+    return torch.einsum("nk,nkd->nd", coefficients.to(gradients), gradients)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sde_mtl.aggregators import Aggregator, aggregate
-from sde_mtl.noise import AdditiveNoise, GradientNoise
+from sde_mtl.noise import AdditiveNoise, GradientNoise, normals
 from sde_mtl.problems import Problem, Quadratic
 
 DIFFERENCE = 1e-4
@@ -26,7 +26,7 @@ class Dynamics(Protocol):
     """Time that one step advances, in units where a step of the recursion takes η."""
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """θ after one step: (n, d) float64 → (n, d)."""
+        """θ after one step: (n, d) → (n, d), of the same dtype and device."""
         ...
 
 
@@ -124,8 +124,8 @@ class EffectiveSDE:
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
         """One Euler–Maruyama step of every path."""
         dt = self.time_step
-        g = self.problem.gradients(theta)
-        noise = self.noise.gaussian(self.problem, theta, paths, step, seed=seed)
+        g = self.problem.gradients(theta).double()
+        noise = self.noise.gaussian(self.problem, theta, paths, step, seed=seed).double()
         largest = g.abs().amax((1, 2)) / noise.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)
         h = (DIFFERENCE * largest)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
         h = torch.where(h.isfinite(), h, 1.0)
@@ -136,7 +136,7 @@ class EffectiveSDE:
         drift = here
         if self.bias:
             drift = drift + 0.5 * (ahead - 2 * here + behind) / h[:, 0] ** 2
-        return theta - dt * drift - math.sqrt(self.learning_rate * dt) * first
+        return theta - (dt * drift + math.sqrt(self.learning_rate * dt) * first).to(theta)
 
 
 class LinearSDE:
@@ -146,7 +146,10 @@ class LinearSDE:
 
     Args:
         problem, noise, task_weights, learning_rate: as in :class:`Recursion`.
-        time_step: dt; η by default, where the scheme is the recursion itself.
+        time_step: dt; η by default, where the scheme has the law of the recursion.
+
+    Attributes:
+        factor: (d, d) B with BBᵀ = η dt Σ_LS; d normals a step go through it, not the K·d of the tasks.
 
     Raises:
         ValueError: as :class:`Recursion`, or if dt·λ_max(H) ≥ 2, where the scheme explodes.
@@ -174,14 +177,28 @@ class LinearSDE:
                 if stiffness > 0
                 else f"time_step = {self.time_step} must be > 0 and H must not vanish"
             )
+        self.factor = square_root(learning_rate * self.time_step * noise.joint_covariance(self.task_weights))
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
         """One Euler–Maruyama step of every path."""
-        dt = self.time_step
-        noise = self.noise.sample(paths, step, seed=seed)
-        increment = math.sqrt(self.learning_rate * dt) * noise
-        total = dt * self.problem.gradients(theta) + increment
-        return theta - torch.einsum("k,nkd->nd", self.task_weights, total)
+        z = normals(paths, step, self.dimension, seed=seed, dtype=theta.dtype)
+        joint = torch.einsum("k,nkd->nd", self.task_weights.to(theta), self.problem.gradients(theta))
+        return theta - self.time_step * joint + z @ self.factor.to(theta).T
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """A matrix B with BBᵀ = C: the Cholesky factor, or one from eigenvectors if C is singular.
+
+    Example:
+        >>> factor = square_root(torch.ones(2, 2).double())
+        >>> torch.allclose(factor @ factor.T, torch.ones(2, 2).double())
+        True
+    """
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed:
+        return factor
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()
 
 
 def _check(problem: Problem, noise: GradientNoise, learning_rate: float) -> None:

@@ -77,20 +77,20 @@ class EmpiricalNoise:
         self._rows = torch.from_numpy(flat * np.sqrt((1 - self.shrinkage) / (n - 1)))
         self._root = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0) * self.shrinkage))
 
-    def sample(self, paths: Tensor, step: int, *, seed: int) -> Tensor:
-        """ε of the given paths at one step, (n, K, m) float64."""
+    def sample(self, paths: Tensor, step: int, *, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """ε of the given paths at one step, (n, K, m)."""
         rank = len(self._rows)
-        z = normals(paths, step, rank + self.tasks * self.dimension, seed=seed)
-        low = (z[:, :rank] @ self._rows).reshape(-1, self.tasks, self.dimension)
-        return low + torch.einsum("ij,njm->nim", self._root, z[:, rank:].reshape(-1, self.tasks, self.dimension))
+        z = normals(paths, step, rank + self.tasks * self.dimension, seed=seed, dtype=dtype)
+        low = (z[:, :rank] @ self._rows.to(z)).reshape(-1, self.tasks, self.dimension)
+        return low + torch.einsum("ij,njm->nim", self._root.to(z), z[:, rank:].reshape(-1, self.tasks, self.dimension))
 
     def observe(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
         """Exact gradients plus ε."""
-        return problem.gradients(theta) + self.sample(paths, step, seed=seed)
+        return problem.gradients(theta) + self.sample(paths, step, seed=seed, dtype=theta.dtype)
 
     def gaussian(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
         """ε itself."""
-        return self.sample(paths, step, seed=seed)
+        return self.sample(paths, step, seed=seed, dtype=theta.dtype)
 
 
 class LocalModel:
@@ -118,13 +118,14 @@ class LocalModel:
 
     def losses(self, theta: Tensor) -> Tensor:
         """Change of each loss, (..., m) → (..., K)."""
-        x = theta @ self.basis
-        return theta @ self.mean.T + 0.5 * torch.einsum("...a,kab,...b->...k", x, self.hessian, x)
+        x = theta @ self.basis.to(theta)
+        return theta @ self.mean.to(theta).T + 0.5 * torch.einsum("...a,kab,...b->...k", x, self.hessian.to(theta), x)
 
     def gradients(self, theta: Tensor) -> Tensor:
         """(..., m) → (..., K, m)."""
-        x = theta @ self.basis
-        return self.mean + torch.einsum("kab,...b,ma->...km", self.hessian, x, self.basis)
+        basis = self.basis.to(theta)
+        x = theta @ basis
+        return self.mean.to(theta) + torch.einsum("kab,...b,ma->...km", self.hessian.to(theta), x, basis)
 
 
 @dataclass(frozen=True)

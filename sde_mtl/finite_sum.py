@@ -50,13 +50,13 @@ class FiniteSumRegression:
 
     def losses(self, theta: Tensor) -> Tensor:
         """(..., d) → (..., K)."""
-        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
+        residual = self._residual(theta)
         return 0.5 * residual.square().mean(-2)
 
     def gradients(self, theta: Tensor) -> Tensor:
         """(..., d) → (..., K, d), of the full data."""
-        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
-        return torch.einsum("...nk,nd->...kd", residual, self.inputs) / len(self.inputs)
+        residual = self._residual(theta)
+        return torch.einsum("...nk,nd->...kd", residual, self.inputs.to(theta)) / len(self.inputs)
 
     def minibatch_gradients(self, theta: Tensor, paths: Tensor, step: int, *, batch_size: int, seed: int) -> Tensor:
         """Gradients on one minibatch a path, drawn with replacement under (seed, path, step): (n, K, d).
@@ -68,21 +68,26 @@ class FiniteSumRegression:
             batch_size: of each minibatch.
             seed: of the draws.
         """
-        blocks = torch.arange(-(-batch_size // 4))[None, :]
+        blocks = torch.arange(-(-batch_size // 4), device=paths.device)[None, :]
         zero = torch.zeros_like(blocks)
         words = torch.stack(philox((paths[:, None], zero + step, blocks, zero + 1), seed), -1).reshape(len(paths), -1)
         chosen = words[:, :batch_size] * len(self.inputs) >> 32
-        x, y = self.inputs[chosen], self.targets[chosen]
+        x, y = self.inputs.to(theta)[chosen], self.targets.to(theta)[chosen]
         residual = torch.einsum("nbd,nd->nb", x, theta)[..., None] - y
         return torch.einsum("nbk,nbd->nkd", residual, x) / batch_size
 
     def noise_covariance(self, theta: Tensor, *, batch_size: int) -> Tensor:
         """Exact covariance of the minibatch gradients, (..., d) → (..., K, d, K, d)."""
-        residual = torch.einsum("nd,...d->...n", self.inputs, theta)[..., None] - self.targets
-        second = torch.einsum("...ni,...nj,na,nb->...iajb", residual, residual, self.inputs, self.inputs)
+        residual = self._residual(theta)
+        inputs = self.inputs.to(theta)
+        second = torch.einsum("...ni,...nj,na,nb->...iajb", residual, residual, inputs, inputs)
         mean = self.gradients(theta)
         product = torch.einsum("...ia,...jb->...iajb", mean, mean)
         return (second / len(self.inputs) - product) / batch_size
+
+    def _residual(self, theta: Tensor) -> Tensor:
+        """x_i^⊤θ − y_ik, (..., n, K)."""
+        return torch.einsum("nd,...d->...n", self.inputs.to(theta), theta)[..., None] - self.targets.to(theta)
 
 
 class MinibatchNoise:
@@ -117,6 +122,6 @@ class MinibatchNoise:
         size = self.tasks * self.dimension
         covariance = self.problem.noise_covariance(theta, batch_size=self.batch_size).reshape(-1, size, size)
         values, vectors = torch.linalg.eigh(covariance)
-        z = normals(paths, step, size, seed=seed)
+        z = normals(paths, step, size, seed=seed, dtype=theta.dtype)
         scaled = values.clamp_min(0).sqrt() * z
         return torch.einsum("nab,nb->na", vectors, scaled).reshape(-1, self.tasks, self.dimension)

@@ -15,11 +15,11 @@ class Problem(Protocol):
     dimension: int
 
     def losses(self, theta: Tensor) -> Tensor:
-        """(..., d) float64 → (..., K)."""
+        """(..., d) → (..., K), of the same dtype and device."""
         ...
 
     def gradients(self, theta: Tensor) -> Tensor:
-        """(..., d) float64 → (..., K, d)."""
+        """(..., d) → (..., K, d), of the same dtype and device."""
         ...
 
 
@@ -61,12 +61,13 @@ class Quadratic:
 
     def losses(self, theta: Tensor) -> Tensor:
         """(..., d) → (..., K)."""
-        offset = theta[..., None, :] - self.centres
-        return 0.5 * torch.einsum("...ka,kab,...kb->...k", offset, self.curvatures, offset)
+        offset = theta[..., None, :] - self.centres.to(theta)
+        return 0.5 * torch.einsum("...ka,kab,...kb->...k", offset, self.curvatures.to(theta), offset)
 
     def gradients(self, theta: Tensor) -> Tensor:
         """(..., d) → (..., K, d), rows A_i(θ − c_i)."""
-        return torch.einsum("kab,...kb->...ka", self.curvatures, theta[..., None, :] - self.centres)
+        offset = theta[..., None, :] - self.centres.to(theta)
+        return torch.einsum("kab,...kb->...ka", self.curvatures.to(theta), offset)
 
     def hessian(self, task_weights: Tensor | ArrayLike) -> Tensor:
         """H = Σω_iA_i, (d, d)."""

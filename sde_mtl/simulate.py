@@ -2,11 +2,10 @@
 
 import hashlib
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from sde_mtl.dynamics import Dynamics
+from sde_mtl.fused import fuse
+from sde_mtl.simulation_state import State
 
-DIVERGED = 1e12
 BLOCK = 2048
-"""Paths advanced together. Blocks are always full and begin at multiples of BLOCK, so that a path sits at the same
-place of the same batch whatever the number of paths, and comes out bitwise the same."""
+"""Paths advanced together on the CPU. In torch, blocks are always full and begin at multiples of BLOCK, so that a path
+sits at the same place of the same batch whatever the number of paths, and comes out bitwise the same."""
+DEVICE_BLOCK = 2**16
+"""The same on other devices, which need more to do at a time."""
 
 Region = Callable[[Tensor], Tensor]
 """(n, d) positions to (n,) bool."""
@@ -28,10 +30,6 @@ Region = Callable[[Tensor], Tensor]
 
 class DivergedWarning(UserWarning):
     """Some paths left every bound; the results describe the others."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint belongs to another simulation, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +101,16 @@ def simulate(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     progress: Progress | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
 ) -> Ensemble:
     """Advance ``paths`` independent paths and return what was recorded of them.
 
     Path i depends on (seed, i) alone: bitwise the same whatever ``paths`` is, on one device. Memory does not grow with
     ``steps``, and with ``paths`` only by the passage and occupation of each.
+
+    On the CPU the dynamics that :func:`sde_mtl.fused.fuse` knows run compiled, on ``torch.get_num_threads()`` threads;
+    every other one step by step in torch.
 
     Args:
         dynamics: a recursion or SDE scheme.
@@ -122,9 +125,11 @@ def simulate(
         checkpoint: file to continue from if it exists; written every ``checkpoint_seconds`` and removed at the end.
         checkpoint_seconds: how often.
         progress: a running rich progress display to report to.
+        dtype: of θ, float64 or float32; moments are accumulated in float64 all the same.
+        device: of θ. Target and region get θ in its dtype, on its device.
 
     Raises:
-        ValueError: for steps, paths, recorded steps, kept paths or a start out of range.
+        ValueError: for steps, paths, recorded steps, kept paths or a start out of range, or another dtype.
         CheckpointError: if the checkpoint is damaged or belongs to another simulation; it is left alone.
 
     Warns:
@@ -156,43 +161,55 @@ def simulate(
     if any(not 0 <= path < paths for path in keep):
         raise ValueError(f"keep = {list(keep)} must be path numbers in 0 … {paths - 1}")
 
-    state = _State.begin(start, recorded, paths, len(keep), target is not None, region is not None)
-    mark = _fingerprint(dynamics, start, seed, [steps, paths, recorded, list(keep), target is None, region is None])
-    if checkpoint is not None and checkpoint.exists():
-        state = _State.load(checkpoint, mark)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+
+    device = torch.device(device)
+    block = BLOCK if device.type == "cpu" else DEVICE_BLOCK
+    begin = start.to(device, dtype).expand(block, -1)
+    state = State.begin(begin, recorded, paths, len(keep), target is not None, region is not None)
+    mark = ""
+    if checkpoint is not None:
+        settings = [steps, paths, recorded, list(keep), target is None, region is None, str(dtype), device.type]
+        mark = _fingerprint(dynamics, begin, seed, settings)
+        if checkpoint.exists():
+            state = State.load(checkpoint, mark, device)
     task = None
     if progress is not None:
         done = state.block * (steps + 1) + state.step
-        task = progress.add_task("paths", total=-(-paths // BLOCK) * (steps + 1), completed=done)
+        task = progress.add_task("paths", total=-(-paths // block) * (steps + 1), completed=done)
+    fused = fuse(dynamics, dtype) if device.type == "cpu" else None
+    at_most = 1 if fused is None or target is not None or region is not None else fused.steps_per_call(block)
     saved = time.monotonic()
-    while state.block * BLOCK < paths:
-        first = state.block * BLOCK
-        numbers = torch.arange(first, first + BLOCK)
-        within = slice(first, min(first + BLOCK, paths))
+    while state.block * block < paths:
+        first = state.block * block
+        numbers = torch.arange(first, first + block, device=device)
+        within = slice(first, min(first + block, paths))
         size = within.stop - first
         here = [(at, path - first) for at, path in enumerate(keep) if first <= path < within.stop]
         while state.step <= steps:
             step, theta = state.step, state.theta
             if step in recorded:
-                state.snapshots.append(theta[:size].clone())
+                state.snapshots.append(theta[:size].to("cpu", torch.float64, copy=True))
                 for slot, lane in here:
                     state.kept[slot, recorded.index(step)] = theta[lane] if state.alive[lane] else torch.nan
             if target is not None:
-                new = target(theta)[:size] & (state.passage[within] < 0) & state.alive[:size]
+                inside = target(theta)[:size].cpu()
+                new = inside & (state.passage[within] < 0) & state.alive[:size].cpu()
                 state.passage[within][new] = step
             if region is not None and step > 0:
-                state.occupation[within] += region(theta)[:size]
+                state.occupation[within] += region(theta)[:size].cpu()
+            count = 1
             if step < steps:
-                theta = dynamics.advance(theta, numbers, step, seed)
-                state.alive &= (theta.abs() < DIVERGED).all(-1)
-                state.theta = torch.where(state.alive[:, None], theta, 0.0)
-            state.step += 1
+                count = min(at_most, next(later for later in [*recorded, steps] if later > step) - step)
+                state.advance(dynamics, fused, numbers, size, count, seed)
+            state.step += count
             if progress is not None and task is not None:
-                progress.advance(task)
+                progress.advance(task, count)
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
                 state.save(checkpoint, mark)
                 saved = time.monotonic()
-        state.finish_block(start, within)
+        state.finish_block(begin, within)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     if state.diverged:
@@ -216,102 +233,13 @@ def simulate(
     )
 
 
-@dataclass
-class _Streaming:
-    """Mean and scatter merged block by block (Chan, Golub, LeVeque 1979)."""
-
-    mean: Tensor
-    scatter: Tensor
-    count: int = 0
-
-    def merge(self, sample: Tensor) -> None:
-        n = len(sample)
-        if n == 0:
-            return
-        mean = sample.mean(0)
-        centred = sample - mean
-        shift = mean - self.mean
-        count = self.count + n
-        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * n / count)
-        self.mean = self.mean + shift * (n / count)
-        self.count = count
-
-    def covariance(self) -> Tensor:
-        return self.scatter / max(self.count - 1, 1) if self.count else self.scatter * torch.nan
-
-
-@dataclass
-class _State:
-    """Everything that a simulation knows between two steps."""
-
-    theta: Tensor
-    alive: Tensor
-    streams: list[_Streaming]
-    kept: Tensor
-    passage: Tensor
-    occupation: Tensor
-    snapshots: list[Tensor] = field(default_factory=list)
-    block: int = 0
-    step: int = 0
-    diverged: int = 0
-    mark: str = ""
-
-    @classmethod
-    def begin(
-        cls, start: Tensor, recorded: list[int], paths: int, keep: int, passages: bool, occupied: bool
-    ) -> "_State":
-        d = len(start)
-        zero = [torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)]
-        return cls(
-            start.expand(BLOCK, -1).clone(),
-            torch.ones(BLOCK, dtype=torch.bool),
-            [_Streaming(zero[0].clone(), zero[1].clone()) for _ in recorded],
-            torch.full((keep, len(recorded), d), torch.nan, dtype=torch.float64),
-            torch.full((paths if passages else 0,), -1, dtype=torch.int64),
-            torch.zeros(paths if occupied else 0, dtype=torch.float64),
-        )
-
-    def finish_block(self, start: Tensor, within: slice) -> None:
-        survived = self.alive[: within.stop - within.start]
-        lost = ~survived
-        for stream, snapshot in zip(self.streams, self.snapshots, strict=True):
-            stream.merge(snapshot[survived])
-        self.diverged += int(lost.sum())
-        if len(self.occupation):
-            self.occupation[within][lost] = torch.nan
-        self.theta = start.expand(BLOCK, -1).clone()
-        self.alive = torch.ones(BLOCK, dtype=torch.bool)
-        self.snapshots = []
-        self.block, self.step = self.block + 1, 0
-
-    def save(self, path: Path, mark: str) -> None:
-        content: dict[str, Any] = {**self.__dict__, "mark": mark}
-        content["streams"] = [(part.mean, part.scatter, part.count) for part in self.streams]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-
-    @classmethod
-    def load(cls, path: Path, mark: str) -> "_State":
-        try:
-            content = torch.load(path, weights_only=True)
-            content["streams"] = [_Streaming(*part) for part in content["streams"]]
-            state = cls(**content)
-        except Exception as error:
-            raise CheckpointError(f"{path} is damaged ({error}); remove it to start again") from error
-        if state.mark != mark:
-            raise CheckpointError(f"{path} belongs to another simulation; remove it or name another checkpoint")
-        return state
-
-
-def _fingerprint(dynamics: Dynamics, start: Tensor, seed: int, settings: list[Any]) -> str:
+def _fingerprint(dynamics: Dynamics, begin: Tensor, seed: int, settings: list[Any]) -> str:
     """Of the arguments and of two steps of the first block: other dynamics, noise or options move it otherwise."""
-    theta, numbers = start.expand(BLOCK, -1), torch.arange(BLOCK)
+    theta, numbers = begin.clone(memory_format=torch.contiguous_format), torch.arange(len(begin), device=begin.device)
     for step in range(2):
         theta = dynamics.advance(theta, numbers, step, seed)
-    told = f"{type(dynamics).__name__} {dynamics.time_step} {start.tolist()} {seed} {settings}"
-    return hashlib.sha256(told.encode() + theta.numpy().tobytes()).hexdigest()
+    told = f"{type(dynamics).__name__} {dynamics.time_step} {begin[0].tolist()} {seed} {settings}"
+    return hashlib.sha256(told.encode() + theta.cpu().numpy().tobytes()).hexdigest()
 
 
 def recorded_steps(steps: int, count: int) -> Sequence[int]:

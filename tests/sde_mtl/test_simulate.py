@@ -14,7 +14,8 @@ from sde_mtl.finite_sum import FiniteSumRegression, MinibatchNoise
 from sde_mtl.noise import AdditiveNoise
 from sde_mtl.problems import Quadratic
 from sde_mtl.sensitivity import linearize
-from sde_mtl.simulate import BLOCK, CheckpointError, DivergedWarning, simulate
+from sde_mtl.simulate import BLOCK, DivergedWarning, simulate
+from sde_mtl.simulation_state import CheckpointError
 from sde_mtl.theory.t12_bias import predicted_bias
 
 
@@ -41,14 +42,21 @@ def test_the_minimizer_has_no_joint_gradient(problem: Quadratic) -> None:
     assert joint.abs().max() < 1e-14
 
 
-def test_linear_aggregator_and_linear_sde_are_one_recursion(problem: Quadratic, noise: AdditiveNoise) -> None:
-    """At dt = η Euler–Maruyama is the training loop, path by path."""
-    training = Recursion(problem, noise, linear, [1.0, 4.0], 0.05)
-    sde = LinearSDE(problem, noise, [1.0, 4.0], 0.05)
+def test_linear_aggregator_and_linear_sde_have_one_law(problem: Quadratic, noise: AdditiveNoise) -> None:
+    """At dt = η both add the same drift and Gaussian noise of the same covariance; at dt = η/2 they do not."""
+    w = torch.tensor([1.0, 4.0]).double()
+    silent = AdditiveNoise(torch.zeros(2, 2, 2, 2))
     theta, paths = torch.randn(50, 2, dtype=torch.float64), torch.arange(50)
-    for step in range(5):
-        theta, other = training.advance(theta, paths, step, 0), sde.advance(theta, paths, step, 0)
-        assert torch.allclose(theta, other, rtol=0, atol=1e-14)
+    drift = [dynamics(problem, silent, w, 0.05).advance(theta, paths, 0, 0) for dynamics in (_linear, LinearSDE)]
+    assert torch.allclose(*drift, rtol=0, atol=1e-14)
+    per_task = 0.05 * torch.einsum("k,kan->an", w, noise.factor.reshape(2, 2, 4))
+    for time_step, equal in ((0.05, True), (0.025, False)):
+        factor = LinearSDE(problem, noise, w, 0.05, time_step=time_step).factor
+        assert torch.allclose(factor @ factor.T, per_task @ per_task.T, rtol=1e-13, atol=1e-16) == equal
+
+
+def _linear(problem: Quadratic, noise: AdditiveNoise, weights: torch.Tensor, learning_rate: float) -> Recursion:
+    return Recursion(problem, noise, linear, weights, learning_rate)
 
 
 @settings(max_examples=12)
