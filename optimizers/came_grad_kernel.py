@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from optimizers.compiled import kernel
+from optimizers.compiled import inlined, kernel
 from optimizers.dual_kernel import ROUNDING, SOLVED, solve_problem, workspace
 from optimizers.two_tasks import stages_two_tasks
 from optimizers.validity import is_gramian
@@ -33,47 +33,88 @@ def stage_rows(  # type: ignore[no-untyped-def]
         How many have a residual above 1e-14; −1 where one is no Gramian.
     """
     tasks = problems.shape[1]
+    scratch = _scratch(tasks)
     unsolved = 0
-    work, norms = workspace(tasks), np.empty(tasks)
-    # Of the tasks that take part in stage 1, which are all but those of weight zero where gradients are weighted.
-    taking, centre = np.empty(tasks, np.int64), np.full(tasks, 1.0 / tasks)
-    part, solved = np.empty((tasks, tasks)), np.empty(2 * tasks + 4)
     for i in range(first, last):
-        M, w, row = problems[i], weights[i if len(weights) > 1 else 0], columns[i]
-        if not is_gramian(M, norms, tolerance):
+        w, row = weights[i if len(weights) > 1 else 0], columns[i]
+        if not _stages(problems[i], w, rho, kappa, nu, weighted, adaptive, tolerance, row, scratch):
             return -1
-        if tasks == 2:
-            _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row)
-            if not row[2 * tasks + 1] <= SOLVED:
-                unsolved += 1
-            continue
-        if not weighted:
-            solve_problem(M, centre, rho, row, work)
-            for k in range(tasks):
-                row[2 * tasks + 4 + k] = centre[k] + row[tasks + k]
-        else:
-            active = 0
-            for k in range(tasks):
-                if w[k] > 0.0:
-                    taking[active] = k
-                    active += 1
-            for a in range(active):
-                for b in range(active):
-                    part[a, b] = w[taking[a]] * M[taking[a], taking[b]] * w[taking[b]]
-            if active == tasks:
-                solve_problem(part, centre, rho, row, work)
-            else:
-                solve_problem(part[:active, :active].copy(), centre[:active], rho, solved, workspace(active))
-                row[: 2 * tasks] = 0.0
-                for a in range(active):
-                    row[taking[a]], row[tasks + taking[a]] = solved[a], solved[active + a]
-                row[2 * tasks : 2 * tasks + 4] = solved[2 * active : 2 * active + 4]
-            for k in range(tasks):
-                row[2 * tasks + 4 + k] = w[k] * (centre[k] + row[tasks + k])
         if not row[2 * tasks + 1] <= SOLVED:
             unsolved += 1
-        _enhance_and_fuse(M, norms, w, kappa, nu, weighted, adaptive, row)
     return unsolved
+
+
+@kernel
+def coefficient_rows(  # type: ignore[no-untyped-def]
+    problems, weights, rho, kappa, nu, weighted, adaptive, tolerance, coefficients, first, last
+):
+    """As :func:`stage_rows`, but only the coefficients (B, K), NaN where the residual is above 1e-14."""
+    tasks = problems.shape[1]
+    scratch, row = _scratch(tasks), np.empty(5 * tasks + 6)
+    unsolved = 0
+    for i in range(first, last):
+        M, w = problems[i], weights[i if len(weights) > 1 else 0]
+        if tasks == 2:
+            if not is_gramian(M, row, tolerance):
+                return -1
+            found = _two_tasks(M, w, rho, kappa, nu, weighted, adaptive)
+            coefficients[i, 0], coefficients[i, 1], gap = found[11], found[12], found[4]
+        else:
+            if not _stages(M, w, rho, kappa, nu, weighted, adaptive, tolerance, row, scratch):
+                return -1
+            for k in range(tasks):
+                coefficients[i, k] = row[4 * tasks + 4 + k]
+            gap = row[2 * tasks + 1]
+        if not gap <= SOLVED:
+            coefficients[i, 0] = math.nan
+            unsolved += 1
+    return unsolved
+
+
+@inlined
+def _scratch(tasks):  # type: ignore[no-untyped-def]
+    """Arrays that :func:`_stages` works in: of the solver, ‖g_i‖, 1/K, who takes part, their Gramian and solution."""
+    return (
+        workspace(tasks), np.empty(tasks), np.full(tasks, 1.0 / tasks), np.empty(tasks, np.int64),
+        np.empty((tasks, tasks)), np.empty(2 * tasks + 4),
+    )  # fmt: skip
+
+
+@inlined
+def _stages(M, w, rho, kappa, nu, weighted, adaptive, tolerance, row, scratch):  # type: ignore[no-untyped-def]
+    """All stages of one problem; whether it is a Gramian at all."""
+    work, norms, centre, taking, part, solved = scratch
+    tasks = len(M)
+    if not is_gramian(M, norms, tolerance):
+        return False
+    if tasks == 2:
+        _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row)
+        return True
+    if not weighted:
+        solve_problem(M, centre, rho, row, work)
+        for k in range(tasks):
+            row[2 * tasks + 4 + k] = centre[k] + row[tasks + k]
+    else:
+        active = 0
+        for k in range(tasks):
+            if w[k] > 0.0:
+                taking[active] = k
+                active += 1
+        for a in range(active):
+            for b in range(active):
+                part[a, b] = w[taking[a]] * M[taking[a], taking[b]] * w[taking[b]]
+        if active == tasks:
+            solve_problem(part, centre, rho, row, work)
+        else:
+            solve_problem(part[:active, :active].copy(), centre[:active], rho, solved, workspace(active))
+            row[: 2 * tasks] = 0.0
+            for a in range(active):
+                row[taking[a]], row[tasks + taking[a]] = solved[a], solved[active + a]
+            row[2 * tasks : 2 * tasks + 4] = solved[2 * active : 2 * active + 4]
+        for k in range(tasks):
+            row[2 * tasks + 4 + k] = w[k] * (centre[k] + row[tasks + k])
+    _enhance_and_fuse(M, norms, w, kappa, nu, weighted, adaptive, row)
+    return True
 
 
 @kernel
@@ -132,35 +173,22 @@ def _adaptive_fusion(M, w, kappa, enhanced, limit):  # type: ignore[no-untyped-d
     return upper if lower <= upper and upper >= 0.0 else limit
 
 
-@kernel
-def two_task_rows(  # type: ignore[no-untyped-def]
-    problems, weights, rho, kappa, nu, weighted, adaptive, tolerance, coefficients, first, last
-):
-    """Fill rows of (B, 2) coefficients by the closed form alone; arguments and result as :func:`stage_rows`."""
-    unsolved, norms = 0, np.empty(2)
-    for i in range(first, last):
-        M, w = problems[i], weights[i if len(weights) > 1 else 0]
-        if not is_gramian(M, norms, tolerance):
-            return -1
-        unit = _unit(M)
-        _, _, _, _, gap, _, _, _, _, _, _, c1, c2 = stages_two_tasks(
-            unit * M[0, 0], 0.5 * (unit * M[0, 1] + unit * M[1, 0]), unit * M[1, 1], w[0], w[1],
-            rho, kappa, nu, weighted, adaptive,
-        )  # fmt: skip
-        coefficients[i, 0], coefficients[i, 1] = c1, c2
-        if not gap <= SOLVED:
-            coefficients[i, 0] = math.nan
-            unsolved += 1
-    return unsolved
-
-
-@kernel
-def _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row):  # type: ignore[no-untyped-def]
+@inlined
+def _two_tasks(M, w, rho, kappa, nu, weighted, adaptive):  # type: ignore[no-untyped-def]
+    """:func:`optimizers.two_tasks.stages_two_tasks` at a safe scale."""
     unit = _unit(M)
-    a, beta1, beta2, value, gap, resolvable, u1, u2, e1, e2, used, c1, c2 = stages_two_tasks(
+    return stages_two_tasks(
         unit * M[0, 0], 0.5 * (unit * M[0, 1] + unit * M[1, 0]), unit * M[1, 1], w[0], w[1],
         rho, kappa, nu, weighted, adaptive,
     )  # fmt: skip
+
+
+@inlined
+def _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row):  # type: ignore[no-untyped-def]
+    a, beta1, beta2, value, gap, resolvable, u1, u2, e1, e2, used, c1, c2 = _two_tasks(
+        M, w, rho, kappa, nu, weighted, adaptive
+    )
+    unit = _unit(M)
     row[0], row[1], row[2], row[3] = a, 1.0 - a, beta1, beta2
     row[4], row[5], row[6], row[7] = value / unit, gap, 0.0, resolvable
     row[8], row[9], row[10], row[11], row[12], row[13] = u1, u2, e1, e2, c1, c2
@@ -168,7 +196,7 @@ def _fill_two_tasks(M, w, rho, kappa, nu, weighted, adaptive, row):  # type: ign
     row[15] = 1.0 if value >= -16.0 * EPS * unit * max(M[0, 0], M[1, 1]) else 0.0
 
 
-@kernel
+@inlined
 def _unit(M):  # type: ignore[no-untyped-def]
     """A power of two that brings a Gramian to where products of its entries neither overflow nor vanish."""
     largest = max(M[0, 0], M[1, 1])

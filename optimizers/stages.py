@@ -95,7 +95,7 @@ def came_grad_coefficients(
     """
     check_options(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
     options = rho, kappa, nu, center == "weighted", fusion == "adaptive"
-    found = _two_tasks_on_cpu(gramian, task_weights, options)
+    found = _coefficients_on_cpu(gramian, task_weights, options)
     if found is not None:
         return found
     return _stages(gramian, task_weights, options).coefficients
@@ -167,22 +167,20 @@ def _stages(gramian: Tensor, task_weights: Tensor | Sequence[float] | None, opti
     return solution
 
 
-def _two_tasks_on_cpu(
+def _coefficients_on_cpu(
     gramian: Tensor, task_weights: Tensor | Sequence[float] | None, options: Options
 ) -> Tensor | None:
-    """(..., 2) coefficients by the closed form; None for what it does not take."""
+    """(..., K) coefficients without the columns that lead to them; None for what the kernel does not take."""
     problems = cpu_problems(gramian)
-    if problems is None or problems.shape[1] != 2:
+    weights = None if problems is None else cpu_weights(task_weights, gramian.shape[:-2], problems.shape[1])
+    if problems is None or weights is None:
         return None
-    weights = cpu_weights(task_weights, gramian.shape[:-2], 2)
-    if weights is None:
-        return None
-    rows = np.empty((len(problems), 2))
-    unsolved = run(_kernel().two_task_rows, gramian, problems, weights, *options, rows=rows)
+    rows = np.empty(problems.shape[:2])
+    unsolved = run(_kernel().coefficient_rows, gramian, problems, weights, *options, rows=rows)
     coefficients = torch.from_numpy(rows)
     if unsolved:
         left = coefficients[:, 0].isnan()
-        w = torch.from_numpy(weights).expand(len(rows), 2)[left]
+        w = torch.from_numpy(weights).expand(rows.shape)[left]
         coefficients[left] = _stages(torch.from_numpy(problems)[left], w, options).coefficients
     return coefficients.reshape(gramian.shape[:-1])
 

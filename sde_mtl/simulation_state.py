@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sde_mtl.dynamics import Dynamics
@@ -24,15 +26,17 @@ class Streaming:
     scatter: Tensor
     count: int = 0
 
-    def merge(self, sample: Tensor) -> None:
+    def merge(self, sample: NDArray[np.float64]) -> None:
+        """Add (n, d) positions. In numpy: threads of torch and BLAS would spin on for a while beside the kernels'."""
         n = len(sample)
         if n == 0:
             return
-        mean = sample.mean(0)
-        centred = sample - mean
+        mean = torch.from_numpy(sample.mean(0))
+        centred = sample - mean.numpy()
         shift = mean - self.mean
         count = self.count + n
-        self.scatter += centred.T @ centred + torch.outer(shift, shift) * (self.count * n / count)
+        self.scatter += torch.from_numpy(np.einsum("na,nb->ab", centred, centred))
+        self.scatter += torch.outer(shift, shift) * (self.count * n / count)
         self.mean = self.mean + shift * (n / count)
         self.count = count
 
@@ -87,7 +91,7 @@ class State:
         survived = self.alive[: within.stop - within.start].cpu()
         lost = ~survived
         for stream, snapshot in zip(self.streams, self.snapshots, strict=True):
-            stream.merge(snapshot[survived])
+            stream.merge(snapshot.numpy()[survived.numpy()])
         self.diverged += int(lost.sum())
         if len(self.occupation):
             self.occupation[within][lost] = torch.nan
