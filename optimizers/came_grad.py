@@ -5,6 +5,7 @@ options that the paper does not have are ``center="weighted"`` (theory T7) and `
 """
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -26,8 +27,15 @@ class CAMEGradResult:
         RuntimeError: for a vector asked for after the gradients were changed in place.
     """
 
-    def __init__(self, gradients: Tensor, stages: CAMEGradCoefficients, joint: Tensor, unit: Tensor | None) -> None:
-        self._gradients, self._stages, self._joint, self._unit = gradients, stages, joint, unit
+    def __init__(
+        self,
+        gradients: Tensor,
+        stages: CAMEGradCoefficients,
+        task_weights: Tensor | Sequence[float] | None,
+        unit: Tensor | None,
+    ) -> None:
+        self._gradients, self._stages, self._unit = gradients, stages, unit
+        self._weights = task_weights.clone() if isinstance(task_weights, Tensor) else copy(task_weights)
         self._version = _version(gradients)
         self.coefficients: Tensor = stages.coefficients.to(gradients.dtype)
         """(..., K), c with F = Gᵀc."""
@@ -47,12 +55,12 @@ class CAMEGradResult:
     @property
     def joint(self) -> Tensor:
         """(..., d), g_J = Gᵀω."""
-        return self._combine(self._joint)
+        return self._combine(check_task_weights(self._weights, self.coefficients))
 
     @property
     def mean(self) -> Tensor:
         """(..., d), μ = Gᵀ1/K."""
-        return self._combine(torch.full_like(self._joint, 1.0 / self._gradients.shape[-2]))
+        return self._combine(torch.full_like(self.coefficients, 1.0 / self._gradients.shape[-2]))
 
     @property
     def alpha(self) -> Tensor:
@@ -145,9 +153,8 @@ def came_grad(
     if gradients.dtype == torch.float64 and not _representable(M):
         unit = _power_of_two(gradients)
         M = gramian(gradients / unit[..., None, None])
-    weights = check_task_weights(task_weights, M)
-    stages = came_grad_stages(M, weights, rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
-    return CAMEGradResult(gradients, stages, weights, unit)
+    stages = came_grad_stages(M, task_weights, rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
+    return CAMEGradResult(gradients, stages, task_weights, unit)
 
 
 def _representable(M: Tensor) -> bool:

@@ -38,6 +38,41 @@ def backward(R, x, k):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def factorize(A, inverse, R, p, q, b, unit, least):  # type: ignore[no-untyped-def]
+    """R, p and q of all tasks at once, for A scaled to unit diagonal, e = unit·inverse and b·inverse.
+
+    Args:
+        A: (K, K).
+        inverse: (K,) reciprocals of the norms.
+        least: the smallest squared pivot accepted.
+
+    Returns:
+        Whether all pivots were accepted; if not, R, p and q are of no use.
+    """
+    tasks = len(A)
+    for i in range(tasks):
+        for j in range(i, tasks):
+            R[i, j] = A[i, j] * inverse[i] * inverse[j]
+        p[i], q[i] = unit * inverse[i], b[i] * inverse[i]
+    for i in range(tasks):
+        if not R[i, i] > least:
+            return False
+        reciprocal = 1.0 / math.sqrt(R[i, i])
+        R[i, i] = reciprocal
+        p[i] *= reciprocal
+        q[i] *= reciprocal
+        for j in range(i + 1, tasks):
+            R[i, j] *= reciprocal
+        for j in range(i + 1, tasks):
+            factor = R[i, j]
+            for t in range(j, tasks):
+                R[j, t] -= factor * R[i, t]
+            p[j] -= factor * p[i]
+            q[j] -= factor * q[i]
+    return True
+
+
+@inlined
 def append(R, p, q, column, e, b, k, least):  # type: ignore[no-untyped-def]
     """Append a row of unit diagonal to M_SS; ``column`` (M_Sj on entry) becomes the new column of R.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizers.diagnostics import NonFiniteError
 from optimizers.distributed import from_first
-from optimizers.gramian import check_gramian
+from optimizers.gramian import check_gramian, gramian_of_parameters
 from optimizers.task_gradients import PartialGradients, any_reached
 
 Aggregator = Callable[[Tensor, Tensor], Tensor]
@@ -35,28 +35,6 @@ def check_aggregator(aggregator: Any) -> None:
             f"aggregator must be a function (gramian, task_weights) -> coefficients such as optimizers.linear, or have "
             f"a method combine(jacobian, task_weights), got {type(aggregator).__name__}"
         )
-
-
-def weighted_sum(gradients: PartialGradients, factors: Sequence[float]) -> list[Tensor | None]:
-    """Σ c_i g_i as new tensors; None where no task reaches the parameter.
-
-    Example:
-        >>> weighted_sum([[torch.ones(1), None, None], [torch.ones(1), torch.ones(1), None]], [1.0, 4.0])
-        [tensor([5.]), tensor([4.]), None]
-    """
-    total: list[Tensor | None] = [None] * len(gradients[0])
-    for of_task, factor in zip(gradients, factors, strict=True):
-        parts = [(i, part) for i, part in enumerate(of_task) if part is not None]
-        fresh = [(i, part) for i, part in parts if total[i] is None]
-        known = [(total[i], part) for i, part in parts if total[i] is not None]
-        if known:
-            sums, added = zip(*known, strict=True)
-            torch._foreach_add_(sums, added, alpha=factor)
-        if fresh:
-            indices, first = zip(*fresh, strict=True)
-            for i, product in zip(indices, torch._foreach_mul(first, factor), strict=True):
-                total[i] = product
-    return total
 
 
 def jacobian_update(
@@ -112,8 +90,10 @@ def check_finite(update: Sequence[Tensor | None], name: str) -> None:
     Raises:
         NonFiniteError: saying so of ``name``.
     """
-    finite = [part.isfinite().all() for part in update if part is not None]
-    if finite and not torch.stack([part.to(finite[0].device) for part in finite]).all():
+    if gramian_of_parameters([update]).isfinite().all():
+        return
+    # Squares of float64 may overflow where their roots do not.
+    if not all(part.isfinite().all() for part in update if part is not None):
         raise NonFiniteError(f"{name} is not finite")
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optimizers.batched_dual import solve_batch
@@ -26,20 +27,21 @@ class DualSolution:
     """Answer of :func:`solve_dual`; every field is batched over the leading dimensions.
 
     Args:
-        columns: (B, ≥ 2K + 4) float64: alpha, multipliers, value, residual, iterations, resolvable.
+        columns: (B, ≥ 2K + 4) float64: alpha, multipliers, value, residual, iterations, resolvable; an array stands
+            for a CPU tensor, made when it is asked for.
         batch: leading dimensions, of B problems.
         tasks: K.
     """
 
     __slots__ = ("_batch", "_columns", "_tasks")
 
-    def __init__(self, columns: Tensor, batch: tuple[int, ...], tasks: int) -> None:
+    def __init__(self, columns: Tensor | NDArray[np.float64], batch: tuple[int, ...], tasks: int) -> None:
         self._columns, self._batch, self._tasks = columns, batch, tasks
 
     @property
     def alpha(self) -> Tensor:
         """(..., K) float64 minimizer on the simplex. Not unique where gradients are affinely dependent."""
-        return self._columns[:, : self._tasks].reshape(*self._batch, self._tasks)
+        return self._slice(0)
 
     @property
     def multipliers(self) -> Tensor:
@@ -48,7 +50,7 @@ class DualSolution:
         Where g_α ≠ 0 it is rα/‖g_α‖; where g_α = 0 (Pareto stationary) it is the projection of μ onto
         {u : g_iᵀu ≥ 0 ∀i}.
         """
-        return self._columns[:, self._tasks : 2 * self._tasks].reshape(*self._batch, self._tasks)
+        return self._slice(self._tasks)
 
     @property
     def value(self) -> Tensor:
@@ -76,8 +78,13 @@ class DualSolution:
         """
         return self._column(1) <= TOLERANCE + self._column(3)
 
+    def _slice(self, first: int) -> Tensor:
+        part = self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks)
+        return part if isinstance(part, Tensor) else torch.from_numpy(part)
+
     def _column(self, index: int) -> Tensor:
-        return self._columns[:, 2 * self._tasks + index].reshape(self._batch)
+        column = self._columns[:, 2 * self._tasks + index].reshape(self._batch)
+        return column if isinstance(column, Tensor) else torch.from_numpy(column)
 
     def __repr__(self) -> str:
         names = ("alpha", "value", "residual", "iterations", "converged", "multipliers")
@@ -106,6 +113,7 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
     """
     check_rho(rho)
     problems = cpu_problems(gramian)
+    columns: Tensor | NDArray[np.float64]
     if problems is None:
         M = check_gramian(gramian)
         tasks = M.shape[-1]
@@ -114,9 +122,9 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
         tasks = problems.shape[1]
         rows = np.empty((len(problems), 2 * tasks + 4))
         unsolved = run(_kernel().solve_rows, gramian, problems, rho, rows=rows)
-        columns = torch.from_numpy(rows)
         if unsolved:
-            _solve_anew(columns, problems, rho)
+            _solve_anew(torch.from_numpy(rows), problems, rho)
+        columns = rows
     return DualSolution(columns, gramian.shape[:-2], tasks)
 
 

@@ -15,7 +15,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from optimizers.cholesky import append, backward, delete, dot, forward
+from optimizers.cholesky import append, backward, delete, dot, factorize, forward
 from optimizers.compiled import inlined, kernel
 from optimizers.two_tasks import dual_two_tasks
 from optimizers.validity import is_gramian
@@ -157,12 +157,17 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
         inverse[i] = 1.0 / norms[i]
     inside[:] = False
     k = 0
-    for j in range(tasks):
-        for s in range(k):
-            column[s] = A[support[s], j] * inverse[support[s]] * inverse[j]
-        if append(R, p, q, column, inverse[j] * least, b[j] * inverse[j], k, LEAST_PIVOT):
-            support[k], inside[j] = j, True
-            k += 1
+    if factorize(A, inverse, R, p, q, b, least, LEAST_PIVOT):
+        k = tasks
+        for j in range(tasks):
+            support[j], inside[j] = j, True
+    else:
+        for j in range(tasks):
+            for s in range(k):
+                column[s] = A[support[s], j] * inverse[support[s]] * inverse[j]
+            if append(R, p, q, column, inverse[j] * least, b[j] * inverse[j], k, LEAST_PIVOT):
+                support[k], inside[j] = j, True
+                k += 1
     k = _shed(R, p, q, beta, support, inside, radius, k)
     if k == 0:
         best = np.argmin(b + radius * norms)

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from optimizers.addresses import Addresses, addresses
+
 CHUNK = 1 << 16
+LONG = 1 << 12
+"""Gradients of so many entries are worth the call of a compiled kernel."""
 
 
 def gramian(gradients: Tensor) -> Tensor:
-    r"""Gramian :math:`M = GG^⊤` of gradients ``G``, accumulated in float64 chunk by chunk.
+    r"""Gramian :math:`M = GG^⊤` of gradients ``G``, accumulated in float64.
 
     Args:
         gradients: (..., K, d) floating point, on any device.
@@ -27,6 +31,11 @@ def gramian(gradients: Tensor) -> Tensor:
     """
     check_gradients(gradients)
     flat = gradients.shape[-1]
+    if flat >= LONG and gradients.numel():
+        problems = gradients.reshape(-1, *gradients.shape[-2:])
+        if addresses(problems.flatten(0, 1).unbind()) is not None:
+            found = [gramian_of_parameters([[row] for row in problem]) for problem in problems]
+            return torch.stack(found).reshape(*gradients.shape[:-1], -1)
     if gradients.dtype == torch.float64 or gradients.numel() <= CHUNK:
         g = gradients.double()
         total = g @ g.transpose(-2, -1)
@@ -47,31 +56,75 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tenso
             counts as zeros.
 
     Returns:
-        (K, K) float64 on the CPU.
+        (K, K) float64 on the CPU, exactly symmetric.
 
     Example:
         >>> gramian_of_parameters([[torch.ones(2), torch.ones(1)], [torch.ones(2), -torch.ones(1)]])
         tensor([[3., 1.],
                 [1., 3.]], dtype=torch.float64)
     """
-    parts: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
-    for parameter_gradients in zip(*gradients, strict=True):
-        present = [(task, g) for task, g in enumerate(parameter_gradients) if g is not None]
+    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    compiled: dict[torch.dtype, Addresses] = {}
+    chunks: dict[tuple[torch.device, torch.dtype, tuple[int, ...]], _Chunks] = {}
+    for column in zip(*gradients, strict=True):
+        present = [(task, g) for task, g in enumerate(column) if g is not None]
         if not present:
             continue
-        rows, tensors = zip(*present, strict=True)
-        flat = _flattened(tensors)
-        key = (flat[0].device, rows)
-        if key not in parts:
-            parts[key] = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=flat[0].device)
-        for first in range(0, flat[0].numel(), CHUNK):
-            chunk = torch.stack([g[first : first + CHUNK] for g in flat]).double()
-            parts[key] += chunk @ chunk.T
-    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
-    for (_, rows), part in parts.items():
-        index = torch.tensor(rows)
-        total[index[:, None], index] += part.cpu()
+        tasks, tensors = zip(*present, strict=True)
+        row = addresses(column)
+        dtype = tensors[0].dtype
+        if row is not None:
+            if dtype not in compiled:
+                compiled[dtype] = Addresses(dtype)
+            compiled[dtype].append(row, tensors[0].numel())
+        else:
+            key = tensors[0].device, dtype, tasks
+            if key not in chunks:
+                chunks[key] = _Chunks(tensors[0], len(tasks))
+            chunks[key].append(_flattened(tensors))
+    for found in compiled.values():
+        total += _by_kernel(found)
+    for (_, _, tasks), accumulated in chunks.items():
+        index = torch.tensor(tasks)
+        total[index[:, None], index] += accumulated.finish().cpu()
     return (total + total.T) / 2
+
+
+def _by_kernel(found: Addresses) -> Tensor:
+    from optimizers.gradient_kernel import gramian_range
+
+    return torch.from_numpy(sum(found.run(gramian_range)))
+
+
+class _Chunks:
+    """Gramian of the same K tasks on one device, by torch, as many entries at a time as keep it busy.
+
+    Args:
+        like: a gradient.
+        tasks: K.
+    """
+
+    def __init__(self, like: Tensor, tasks: int) -> None:
+        self.width = CHUNK if like.is_cpu else 4 * CHUNK
+        self.total = torch.zeros(tasks, tasks, dtype=torch.float64, device=like.device)
+        self._waiting: list[list[Tensor]] = []
+        self._entries = 0
+
+    def append(self, gradients: Sequence[Tensor]) -> None:
+        """Add those of one parameter, K vectors; short ones wait for others."""
+        for pieces in zip(*(g.split(self.width) for g in gradients), strict=True):
+            self._waiting.append(list(pieces))
+            self._entries += pieces[0].numel()
+            if self._entries >= self.width:
+                self.finish()
+
+    def finish(self) -> Tensor:
+        """Add what waits; the (K, K) sum."""
+        if self._waiting:
+            chunk = torch.stack([torch.cat(pieces) for pieces in zip(*self._waiting, strict=True)]).double()
+            self.total += chunk @ chunk.T
+            self._waiting, self._entries = [], 0
+        return self.total
 
 
 def _flattened(tensors: Sequence[Tensor]) -> list[Tensor]:

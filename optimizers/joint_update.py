@@ -11,7 +11,6 @@ from optimizers.combination import (
     check_finite,
     check_finite_gramian,
     jacobian_update,
-    weighted_sum,
 )
 from optimizers.diagnostics import NonFiniteError, StepDiagnostics, fresh_diagnostics, stale_diagnostics
 from optimizers.distributed import average_gradients, averaged, world_size
@@ -25,6 +24,7 @@ from optimizers.task_gradients import (
     filled,
     refuse_reentrant_checkpoints,
 )
+from optimizers.weighted_sum import weighted_sum
 
 Observer = Callable[[TaskGradients, Tensor], None]
 Update = tuple[list[Tensor | None], StepDiagnostics]
@@ -130,7 +130,7 @@ class JointUpdate:
         if release is not None:
             release()
         reuse.count()
-        return weighted_sum(gradients, [batch.scale]), stale_diagnostics(losses, reuse.coefficients, last)
+        return weighted_sum(gradients, [batch.scale], release=True), stale_diagnostics(losses, reuse.coefficients, last)
 
     def _resolved(
         self,
@@ -143,11 +143,12 @@ class JointUpdate:
         here, weights = batch.trainable, batch.weights
         parameters, _ = here.split(here.parameters)
         shared, others = ([part[which] for part in map(here.split, gradients)] for which in (0, 1))
+        gradients.clear()  # so that the sums below can release them
         M = gramian_of_parameters(shared)
         check_finite_gramian(M)
         if observer is not None:
             observer(filled(shared, parameters), M)
-        rest = weighted_sum(others, (batch.scale * weights).tolist())
+        rest = weighted_sum(others, (batch.scale * weights).tolist(), release=True)
         check_finite(rest, "a gradient of the weighted sum, of a parameter that is not shared,")
         if isinstance(self.aggregator, JacobianAggregator):
             combined = jacobian_update(self.aggregator, shared, parameters, weights, self.solver.process_group)
@@ -160,7 +161,7 @@ class JointUpdate:
         self.solver.keep()
         if release is not None:
             release()
-        combined = weighted_sum(shared, (batch.scale * coefficients).tolist())
+        combined = weighted_sum(shared, (batch.scale * coefficients).tolist(), release=True)
         return here.merged(combined, rest), fresh_diagnostics(losses, M, coefficients, fields)
 
     def _through_features(self, batch: MicroBatch, losses: Tensor, observer: Observer | None) -> Update:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimizers.combination import weighted_sum
 from optimizers.features import as_features, split_at
 from optimizers.gramian import check_task_weights
 from optimizers.reuse import CoefficientReuse
 from optimizers.task_gradients import PartialGradients, any_reached, loss_values, partial_gradients
 from optimizers.trainable import Trainable
+from optimizers.weighted_sum import weighted_sum
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,20 @@ def cpu_problems(gramian: Tensor) -> np.ndarray | None:
         >>> cpu_problems(torch.eye(2)).shape, cpu_problems(torch.eye(2, device="meta"))
         ((1, 2, 2), None)
     """
-    if type(gramian) is not Tensor or gramian.dtype not in (torch.float64, torch.float32):
+    if type(gramian) is not Tensor or not gramian.is_cpu or gramian.requires_grad:
         return None
-    if gramian.requires_grad or gramian.device.type != "cpu" or gramian.layout != torch.strided:
+    dtype, shape = gramian.dtype, gramian.shape
+    if (dtype is not torch.float64 and dtype is not torch.float32) or gramian.layout is not torch.strided:
         return None
-    shape = gramian.shape
     if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 0:
         return None
     try:
-        array = gramian.numpy()
+        array = np.ascontiguousarray(gramian.numpy(), np.float64)
     except RuntimeError:  # inside torch.func transforms
         return None
-    return np.ascontiguousarray(array, np.float64).reshape((-1, *shape[-2:]) if gramian.numel() else (0, *shape[-2:]))
+    if len(shape) == 2:
+        return array[None]
+    return array.reshape((-1 if array.size else 0, *shape[-2:]))
 
 
 def cpu_weights(task_weights: Tensor | Sequence[float] | None, batch: tuple[int, ...], tasks: int) -> np.ndarray | None:
@@ -77,13 +79,18 @@ def run(kernel: Callable[..., int], gramian: Tensor, problems: np.ndarray, *argu
     Raises:
         ValueError: where a problem is no Gramian, as :func:`optimizers.gramian.check_gramian`.
     """
-    tolerance = 2.0**-26 if gramian.dtype == torch.float64 else 2.0**-11.5
-    shortest = max(WORK // problems.shape[1] ** 2, 16)
-    left = in_threads(kernel, len(problems), problems, *arguments, tolerance, rows, shortest=shortest)
-    if min(left) < 0:
+    tolerance = 2.0**-26 if gramian.dtype is torch.float64 else 2.0**-11.5
+    count = len(problems)
+    if count == 1:
+        unsolved = least = kernel(problems, *arguments, tolerance, rows, 0, 1)
+    else:
+        shortest = max(WORK // problems.shape[1] ** 2, 16)
+        left = in_threads(kernel, count, problems, *arguments, tolerance, rows, shortest=shortest)
+        unsolved, least = sum(left), min(left)
+    if least < 0:
         check_gramian(gramian)
         raise AssertionError("check_gramian and is_gramian disagree")
-    return sum(left)
+    return unsolved
 
 
 @cache

@@ -101,6 +101,20 @@ def test_a_reused_step_makes_one_gradient(wide: Wide) -> None:
     assert sets(peak(lambda: optimizer.backward(losses)), optimizer) <= 2 + SLACK
 
 
+def test_the_sum_takes_the_place_of_what_it_was_made_of() -> None:
+    """With many parameters, the update needs next to no memory beside the K task gradients."""
+    parameters = [nn.Parameter(torch.randn(WIDTH, 64)) for _ in range(64)]
+    optimizer = CAMEGrad(torch.optim.SGD(parameters, lr=0.1))
+
+    def losses() -> list[Tensor]:
+        x = torch.randn(1, WIDTH)
+        products = [x @ p for p in parameters]
+        return [sum((h - task).square().mean() for h in products) for task in range(TASKS)]
+
+    batch = losses()
+    assert TASKS <= sets(peak(lambda: optimizer.backward(batch)), optimizer) <= TASKS + 0.1
+
+
 def test_the_premise_of_a_transposed_gradient(wide: Wide) -> None:
     first, second = torch.autograd.grad(wide.losses(torch.randn(1, WIDTH))[0], list(wide.parameters()))
     assert first.is_contiguous()
