@@ -22,7 +22,8 @@ import sympy
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from optimizers import came_grad, oracle
+import optimizers
+from optimizers import came_grad
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]
@@ -175,7 +176,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     worst = int(improvement.argmax())
 
     few = np.arange(0, n, 40)
-    by_cone = np.array([_angle(joint[i] / scale[i], oracle.primal(g[i] / scale[i], 0.5)[0]) for i in few])
+    by_cone = np.array([_angle(joint[i] / scale[i], optimizers.oracle.primal(g[i] / scale[i], 0.5)[0]) for i in few])
     cone_error = np.abs(prediction.angle[few] - by_cone)
     at = int(cone_error.argmax())
     unclipped = dual_weight(x, phi, clip=False)

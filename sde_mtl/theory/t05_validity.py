@@ -22,7 +22,8 @@ import sympy
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from optimizers import came_grad, gramian, oracle
+import optimizers
+from optimizers import came_grad, gramian
 from sde_mtl.theory.check import Check, require
 
 
@@ -66,7 +67,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     derive()
     rng = np.random.default_rng(seed)
     first = came_grad(torch.tensor([[1.0], [-10.0]]).double(), rho=0.5)
-    by_cone = float(oracle.primal([[1.0], [-10.0]], 0.5)[0][0])
+    by_cone = float(optimizers.oracle.primal([[1.0], [-10.0]], 0.5)[0][0])
     G = torch.tensor([[-2.0, -2.0], [-1.0, 2.0]]).double()
     fused = came_grad(G, [0.8, 0.2], rho=0.25, kappa=1.0, nu=0.9)
     products = (G @ fused.update).tolist()
@@ -79,7 +80,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
 
     triples = rng.normal(size=(120, 3, 3)) * np.exp(rng.uniform(-2, 2, size=(120, 3, 1)))
     certificate = came_grad(torch.from_numpy(triples), rho=0.5).dual_value.numpy()
-    cone = np.array([oracle.primal(g, 0.5)[1] for g in triples])
+    cone = np.array([optimizers.oracle.primal(g, 0.5)[1] for g in triples])
     clear = np.abs(cone) > 1e-6
     opposed = int(((certificate >= 0) != (cone >= 0))[clear].sum())
 

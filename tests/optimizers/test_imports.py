@@ -53,7 +53,6 @@ def test_what_is_imported_is_found() -> None:
     assert loaded("optimizers.gradient_kernel", ("numba",)) == ["numba"]
 
 
-@pytest.mark.xfail(reason="t02 and t05 of sde_mtl.theory import the oracle where they are imported", strict=True)
 def test_the_theory_imports_no_solver() -> None:
     assert loaded("sde_mtl", ("cvxpy",)) == []
 
