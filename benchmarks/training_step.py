@@ -43,7 +43,7 @@ class Options:
 
     problems: tuple[Literal["few large", "many small"], ...] = ("few large", "many small")
     """Shapes of the shared parameters."""
-    rounds: int = 15
+    rounds: int = 7
     """Of all contestants in turn."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     results: Path | None = None

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sde_mtl.aggregators import Aggregator, aggregate
-from sde_mtl.noise import AdditiveNoise, GradientNoise, normals
+from sde_mtl.noise import AdditiveNoise, GradientNoise, normals_in_pairs
 from sde_mtl.problems import Problem, Quadratic
 
 DIFFERENCE = 1e-4
@@ -181,7 +181,7 @@ class LinearSDE:
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
         """One Euler–Maruyama step of every path."""
-        z = normals(paths, step, self.dimension, seed=seed, dtype=theta.dtype)
+        z = normals_in_pairs(paths, step, self.dimension, seed=seed, dtype=theta.dtype)
         joint = torch.einsum("k,nkd->nd", self.task_weights.to(theta), self.problem.gradients(theta))
         return theta - self.time_step * joint + z @ self.factor.to(theta).T
 

@@ -112,7 +112,7 @@ def fuse(dynamics: Dynamics, dtype: torch.dtype = torch.float64) -> FusedSteps |
     if dtype not in (torch.float32, torch.float64):
         return None
     if type(dynamics) is LinearSDE:
-        return _linear(dynamics.problem, dynamics.task_weights, dynamics.time_step, dynamics.factor, dtype)
+        return _linear(dynamics.problem, dynamics.task_weights, dynamics.time_step, dynamics.factor, dtype, pairs=True)
     if type(dynamics) is not Recursion or type(dynamics.noise) is not AdditiveNoise:
         return None
     dynamics.aggregator(torch.eye(dynamics.problem.tasks).double(), dynamics.task_weights)  # refuses bad options
@@ -126,14 +126,16 @@ def fuse(dynamics: Dynamics, dtype: torch.dtype = torch.float64) -> FusedSteps |
     return _recursion(dynamics, dynamics.noise, options, dtype)
 
 
-def _linear(problem: Quadratic, weights: Tensor, time_step: float, noise: Tensor, dtype: torch.dtype) -> FusedSteps:
+def _linear(
+    problem: Quadratic, weights: Tensor, time_step: float, noise: Tensor, dtype: torch.dtype, *, pairs: bool = False
+) -> FusedSteps:
     from sde_mtl.step_kernels import advance_linear
 
     pull = torch.einsum("k,kab,kb->a", weights, problem.curvatures, problem.centres)
     offset = (time_step * pull).to(dtype).numpy()
     drift = _sparse(-time_step * problem.hessian(weights), dtype)
     diffusion = _sparse(noise, dtype)
-    constants = (offset, *drift), (noise.shape[1], *diffusion)
+    constants = (offset, *drift), (noise.shape[1], pairs and noise.shape[1] <= 2, *diffusion)
     return FusedSteps(advance_linear, constants, dtype, _work(noise.shape[1], drift, diffusion))
 
 

@@ -59,22 +59,25 @@ def advance_linear(theta, alive, first_path, step, count, keys, bound, drift, no
         keys: two uint32.
         bound: of every |coordinate|.
         drift: b (d,), then A (d, d) as values, columns, starts, in theta's dtype.
-        noise: number of normals, then B (d, ·) as values, columns, starts.
+        noise: number of normals, whether they come as :func:`sde_mtl.noise.normals_in_pairs`, then B (d, ·) as values,
+            columns, starts.
     """
     offset, drift_values, drift_columns, drift_starts = drift
-    normals, noise_values, noise_columns, noise_starts = noise
+    normals, in_pairs, noise_values, noise_columns, noise_starts = noise
     d = theta.shape[1]
     x, change, live = np.empty((d, LANES), theta.dtype), np.empty((d, LANES), theta.dtype), np.empty(LANES, theta.dtype)
     z, paths = np.empty((4 * ((normals + 3) // 4), LANES), theta.dtype), np.empty(LANES, np.uint32)
     for begin in range(0, len(theta), LANES):
         load(x, live, paths, theta, alive, begin, first_path)
         for now in range(step, step + count):
-            draw(z.reshape(-1), paths, np.uint32(now), keys[0], keys[1])
+            second = now % 2 if in_pairs else 0
+            if not second or now == step:
+                draw(z.reshape(-1), paths, np.uint32(now // 2 if in_pairs else now), keys[0], keys[1])
             for row in range(d):
                 for lane in range(LANES):
                     change[row, lane] = offset[row]
             add_product(change, drift_values, drift_columns, drift_starts, x)
-            add_product(change, noise_values, noise_columns, noise_starts, z)
+            add_product(change, noise_values, noise_columns, noise_starts, z[2 * second :])
             settle(x, change, live, bound)
         store(x, live, theta, alive, begin)
 
