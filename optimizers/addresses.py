@@ -14,8 +14,8 @@ KINDS = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.f
 """What the kernels read, as arrays that tell them the dtype."""
 
 
-SHORTEST = 1 << 15
-"""Entries that are worth a thread."""
+SHORTEST = 1 << 21
+"""Entries that are worth a thread: torch's own threads spin for some milliseconds after what they did before."""
 
 
 @dataclass

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from optimizers.dual import DualSolution
-from optimizers.gramian import check_gradients, check_task_weights, gramian
+from optimizers.gramian import LONG, check_gradients, check_task_weights, gramian
 from optimizers.stages import CAMEGradCoefficients, Center, Fusion, came_grad_stages
+from optimizers.weighted_sum import weighted_sum
 
 SMALL, LARGE = 1e-100, 1e100
 """Squared norms within lose nothing to underflow or overflow that float64 gradients can tell."""
@@ -90,8 +91,14 @@ class CAMEGradResult:
                 "it a clone"
             )
         G = self._gradients
-        coefficients = coefficients.to(G.dtype).expand(self.coefficients.shape)
-        if coefficients.dim() == 1:
+        coefficients = coefficients.to(G.dtype)
+        if coefficients.shape != self.coefficients.shape:
+            coefficients = coefficients.expand(self.coefficients.shape)
+        if G.dim() == 2 and coefficients.dim() == 1:
+            if G.shape[1] >= LONG and not G.requires_grad:
+                (total,) = weighted_sum([[row] for row in G], coefficients.tolist())
+                assert total is not None
+                return total
             return coefficients @ G
         return (coefficients[..., None, :] @ G)[..., 0, :]
 

@@ -21,21 +21,22 @@ from optimizers.on_cpu import cpu_problems, run
 from optimizers.solver_failure import report_unsolved
 
 TOLERANCE = 1e-12
+Columns = Tensor | NDArray[np.float64]
+"""An array stands for a CPU tensor, which is made when it is asked for."""
 
 
 class DualSolution:
     """Answer of :func:`solve_dual`; every field is batched over the leading dimensions.
 
     Args:
-        columns: (B, ≥ 2K + 4) float64: alpha, multipliers, value, residual, iterations, resolvable; an array stands
-            for a CPU tensor, made when it is asked for.
+        columns: (B, ≥ 2K + 4) float64: alpha, multipliers, value, residual, iterations, resolvable.
         batch: leading dimensions, of B problems.
         tasks: K.
     """
 
     __slots__ = ("_batch", "_columns", "_tasks")
 
-    def __init__(self, columns: Tensor | NDArray[np.float64], batch: tuple[int, ...], tasks: int) -> None:
+    def __init__(self, columns: Columns, batch: tuple[int, ...], tasks: int) -> None:
         self._columns, self._batch, self._tasks = columns, batch, tasks
 
     @property
@@ -79,12 +80,10 @@ class DualSolution:
         return self._column(1) <= TOLERANCE + self._column(3)
 
     def _slice(self, first: int) -> Tensor:
-        part = self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks)
-        return part if isinstance(part, Tensor) else torch.from_numpy(part)
+        return as_tensor(self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks))
 
     def _column(self, index: int) -> Tensor:
-        column = self._columns[:, 2 * self._tasks + index].reshape(self._batch)
-        return column if isinstance(column, Tensor) else torch.from_numpy(column)
+        return as_tensor(self._columns[:, 2 * self._tasks + index].reshape(self._batch))
 
     def __repr__(self) -> str:
         names = ("alpha", "value", "residual", "iterations", "converged", "multipliers")
@@ -113,7 +112,7 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
     """
     check_rho(rho)
     problems = cpu_problems(gramian)
-    columns: Tensor | NDArray[np.float64]
+    columns: Columns
     if problems is None:
         M = check_gramian(gramian)
         tasks = M.shape[-1]
@@ -126,6 +125,11 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
             _solve_anew(torch.from_numpy(rows), problems, rho)
         columns = rows
     return DualSolution(columns, gramian.shape[:-2], tasks)
+
+
+def as_tensor(columns: Columns) -> Tensor:
+    """What the columns stand for."""
+    return columns if isinstance(columns, Tensor) else torch.from_numpy(np.asarray(columns))
 
 
 def report_gaps(solution: DualSolution) -> None:

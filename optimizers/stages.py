@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizers.batched_stages import solve_stages
-from optimizers.dual import DualSolution, check_rho, report_gaps
+from optimizers.dual import Columns, DualSolution, as_tensor, check_rho, report_gaps
 from optimizers.gramian import check_gramian, check_task_weights
 from optimizers.on_cpu import cpu_problems, cpu_weights, run
 
@@ -29,7 +29,7 @@ class CAMEGradCoefficients:
 
     __slots__ = ("_batch", "_columns", "_tasks")
 
-    def __init__(self, columns: Tensor, batch: tuple[int, ...], tasks: int) -> None:
+    def __init__(self, columns: Columns, batch: tuple[int, ...], tasks: int) -> None:
         self._columns, self._batch, self._tasks = columns, batch, tasks
 
     @property
@@ -55,16 +55,16 @@ class CAMEGradCoefficients:
     @property
     def fusion(self) -> Tensor:
         """(...) float64, the ν that was used."""
-        return self._columns[:, -2].reshape(self._batch)
+        return as_tensor(self._columns[:, -2].reshape(self._batch))
 
     @property
     def valid(self) -> Tensor:
         """(...) bool, the T5 certificate: every task improves along u*, that is f(α*) ≥ 0."""
-        return self._columns[:, -1].reshape(self._batch) > 0
+        return as_tensor(self._columns[:, -1].reshape(self._batch)) > 0
 
     def _stage(self, index: int) -> Tensor:
         first = (2 + index) * self._tasks + 4
-        return self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks)
+        return as_tensor(self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks))
 
 
 def came_grad_coefficients(
@@ -158,9 +158,9 @@ def _stages(gramian: Tensor, task_weights: Tensor | Sequence[float] | None, opti
         batch, tasks = gramian.shape[:-2], problems.shape[1]
         rows = np.empty((len(problems), 5 * tasks + 6))
         unsolved = run(_kernel().stage_rows, gramian, problems, weights, *options, rows=rows)
-        columns = torch.from_numpy(rows)
         if not unsolved:
-            return CAMEGradCoefficients(columns, batch, tasks)
+            return CAMEGradCoefficients(rows, batch, tasks)
+        columns = torch.from_numpy(rows)
         _solve_anew(columns, problems, weights, options)
     solution = CAMEGradCoefficients(columns, batch, tasks)
     report_gaps(solution.dual)

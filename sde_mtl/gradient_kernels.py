@@ -6,7 +6,7 @@ called.
 
 import math
 
-from optimizers.compiled import kernel
+from optimizers.compiled import inlined, kernel
 from sde_mtl.philox_kernel import LANES
 
 QUADRATIC, DOUBLE_WELL, CAGRAD_TOY = range(3)
@@ -14,9 +14,15 @@ QUADRATIC, DOUBLE_WELL, CAGRAD_TOY = range(3)
 
 @kernel
 def add_product(y, values, columns, starts, x):  # type: ignore[no-untyped-def]
-    """y += Mx for M in compressed sparse rows; four columns at a time, to read and write y less often."""
-    for row in range(len(starts) - 1):
+    """y += Mx for M in compressed sparse rows; four columns at a time, and two rows of all columns at a time, to read
+    and write x and y less often."""
+    row, rows, width = 0, len(starts) - 1, len(x)
+    while row < rows:
         at, end = starts[row], starts[row + 1]
+        if row + 1 < rows and end - at == width and starts[row + 2] - end == width:
+            _add_two_rows(y, row, values, at, end, x)
+            row += 2
+            continue
         while at + 4 <= end:
             a, b, c, d = values[at], values[at + 1], values[at + 2], values[at + 3]
             i, j, k, m = columns[at], columns[at + 1], columns[at + 2], columns[at + 3]
@@ -28,6 +34,27 @@ def add_product(y, values, columns, starts, x):  # type: ignore[no-untyped-def]
             for lane in range(LANES):
                 y[row, lane] += value * x[column, lane]
             at += 1
+        row += 1
+
+
+@inlined
+def _add_two_rows(y, row, values, first, second, x):  # type: ignore[no-untyped-def]
+    """Two full rows of M, whose values begin at ``first`` and ``second``."""
+    column = 0
+    while column + 4 <= len(x):
+        a, b, c, d = values[first], values[first + 1], values[first + 2], values[first + 3]
+        e, f, g, h = values[second], values[second + 1], values[second + 2], values[second + 3]
+        for lane in range(LANES):
+            i, j, k, m = x[column, lane], x[column + 1, lane], x[column + 2, lane], x[column + 3, lane]
+            y[row, lane] += (a * i + b * j) + (c * k + d * m)
+            y[row + 1, lane] += (e * i + f * j) + (g * k + h * m)
+        first, second, column = first + 4, second + 4, column + 4
+    while column < len(x):
+        a, e = values[first], values[second]
+        for lane in range(LANES):
+            y[row, lane] += a * x[column, lane]
+            y[row + 1, lane] += e * x[column, lane]
+        first, second, column = first + 1, second + 1, column + 1
 
 
 @kernel

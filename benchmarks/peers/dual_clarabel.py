@@ -8,7 +8,7 @@ import clarabel
 import numpy as np
 from scipy import sparse
 
-from peers.dual_problem import Array, DualProblem, Solver, coefficients, factor
+from peers.dual_problem import Answer, Array, DualProblem, Solver, coefficients, factor
 
 PACKAGES = ("clarabel", "scipy")
 
@@ -40,16 +40,18 @@ def solvers(tasks: int, rho: float) -> dict[str, Solver]:
         radius = rho * np.sqrt(M.mean())
         return M, radius, np.append(M.mean(1), radius), factor(M)
 
-    def anew(problem: DualProblem) -> Array:
+    def anew(problem: DualProblem) -> Answer:
         M, radius, cost, root = prepare(problem)
         rows[2 + tasks :, :tasks] = -root.T
         solver = clarabel.DefaultSolver(quadratic, cost, sparse.csc_matrix(rows), offset, cones, settings)
-        return coefficients(M, np.asarray(solver.solve().x[:tasks]), radius)
+        found = solver.solve().x
+        return lambda: coefficients(M, np.asarray(found[:tasks]), radius)
 
-    def updated(problem: DualProblem) -> Array:
+    def updated(problem: DualProblem) -> Answer:
         M, radius, cost, root = prepare(problem)
         pattern.data[factor_at] = -root[lower]
         kept.update(q=cost, A=pattern.data)
-        return coefficients(M, np.asarray(kept.solve().x[:tasks]), radius)
+        found = kept.solve().x
+        return lambda: coefficients(M, np.asarray(found[:tasks]), radius)
 
     return {"Clarabel": anew, "Clarabel, kept": updated}

@@ -3,7 +3,7 @@
 import cvxpy as cp
 import numpy as np
 
-from peers.dual_problem import Array, DualProblem, Solver, coefficients, factor
+from peers.dual_problem import Answer, DualProblem, Solver, coefficients, factor
 
 PACKAGES = ("cvxpy", "clarabel")
 
@@ -13,12 +13,13 @@ def solvers(tasks: int, rho: float) -> dict[str, Solver]:
     linear, root = cp.Parameter(tasks), cp.Parameter((tasks, tasks))
     compiled = cp.Problem(cp.Minimize(linear @ alpha + cp.norm(root @ alpha)), [cp.sum(alpha) == 1])
 
-    def solve(problem: DualProblem) -> Array:
+    def solve(problem: DualProblem) -> Answer:
         M = problem.array / np.trace(problem.array)
         radius = rho * np.sqrt(M.mean())
         linear.value = M.mean(1)
         root.value = radius * factor(M).T
         compiled.solve(solver=cp.CLARABEL, ignore_dpp=False)
-        return coefficients(M, alpha.value, radius)
+        found = alpha.value
+        return lambda: coefficients(M, found, radius)
 
     return {"cvxpy, cached DPP": solve}

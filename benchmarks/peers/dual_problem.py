@@ -1,4 +1,4 @@
-"""The conflict-averse dual as its peers are given it: a Gramian in, the coefficients of u* out."""
+"""The conflict-averse dual as its peers are given it: a Gramian in, the solver's answer out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ class DualProblem:
         return cls(array, torch.from_numpy(array))
 
 
-Solver = Callable[[DualProblem], Array]
-"""A Gramian to the (K,) coefficients c of u = Gᵀc."""
+Answer = Callable[[], Array]
+"""Makes the (K,) coefficients c of u = Gᵀc of what a solver found, outside the time of the solve."""
+Solver = Callable[[DualProblem], Answer]
 
 
-def in_turn(solve: Solver, problems: Sequence[DualProblem]) -> Callable[[], Array]:
+def in_turn(solve: Solver, problems: Sequence[DualProblem]) -> Callable[[], Answer]:
     """A function that solves the next problem, beginning again after the last."""
     feed = cycle(problems)
     return lambda: solve(next(feed))

@@ -6,7 +6,7 @@ The objective is on the raw Gramian, with their 1e-8 under each root, and its de
 import numpy as np
 from scipy.optimize import minimize
 
-from peers.dual_problem import Array, DualProblem, Solver, coefficients
+from peers.dual_problem import Answer, Array, DualProblem, Solver, coefficients
 
 PACKAGES = ("scipy",)
 SMALL = 1e-8
@@ -17,7 +17,7 @@ def solvers(tasks: int, rho: float) -> dict[str, Solver]:
     simplex = {"type": "eq", "fun": lambda alpha: 1.0 - alpha.sum()}
     bounds = [(0.0, 1.0)] * tasks
 
-    def solve(problem: DualProblem) -> Array:
+    def solve(problem: DualProblem) -> Answer:
         M = problem.array
         b = M @ uniform
         radius = rho * np.sqrt(M.mean() + SMALL) + SMALL
@@ -26,6 +26,6 @@ def solvers(tasks: int, rho: float) -> dict[str, Solver]:
             return alpha @ b + radius * np.sqrt(alpha @ M @ alpha + SMALL)
 
         alpha = minimize(objective, uniform, method="SLSQP", bounds=bounds, constraints=simplex).x
-        return coefficients(M, alpha, radius)
+        return lambda: coefficients(M, alpha, radius)
 
     return {"SLSQP": solve}

@@ -14,8 +14,8 @@ def solvers(tasks: int, rho: float) -> dict[str, Solver]:
     """As it comes, and without the threshold below which it takes a norm for zero."""
     default, bare = CAGradWeighting(c=rho), CAGradWeighting(c=rho, norm_eps=0.0)
     return {
-        "TorchJD": lambda problem: default(problem.tensor).numpy(),
-        "TorchJD, norm_eps=0": lambda problem: bare(problem.tensor).numpy(),
+        "TorchJD": lambda problem: default(problem.tensor).numpy,
+        "TorchJD, norm_eps=0": lambda problem: bare(problem.tensor).numpy,
     }
 
 

@@ -273,7 +273,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         total = float(noise.joint_covariance(w).trace())
         predicted = diffusion_ratio(1.0, np.deg2rad(phi))
         rows.append(
-            Check(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (theory.md: {expected})", predicted,
+            Check(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (first simulated as {expected})", predicted,
                   measured / total, abs(predicted - measured / total) / (error / total), STANDARD_ERRORS, "SE",
                   f"{4 * paths} updates F(g + ε), noise 1e-3")
         )  # fmt: skip
