@@ -96,8 +96,8 @@ CLAIMS: tuple[Claim, ...] = (
           f"{_verify('T8')}; {FOUR_TASKS}", ("T8",)),
     Claim("theory", "training with CAME-Grad follows its effective SDE",
           "where the noise stays below a third of the way to the nearest kink; at real micro-batch noise the delta "
-          "method overstates diffusion by up to 27 % with two tasks (Gaussian gradients through F: 3 %), the SDE a loss "
-          "change by up to 88 %",
+          "method overstates diffusion by up to 27 % with two tasks (Gaussian gradients through F: 3 %), the SDE a "
+          "loss change by up to 88 %",
           "holds if", _verify("T4") + "; " + ANALYZE, ("T4",)),
     Claim("theory", "where the dual weighs every task, CAME-Grad does not depend on ρ",
           "its direction is the point of the gradients' affine hull nearest to 0 (MGDA's, inside the hull), at length "
