@@ -84,20 +84,19 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tenso
     compiled: dict[torch.dtype, Addresses] = {}
     chunks: dict[tuple[torch.device, torch.dtype, tuple[int, ...]], _Chunks] = {}
     for column in zip(*gradients, strict=True):
-        present = [(task, g) for task, g in enumerate(column) if g is not None]
-        if not present:
+        like = next((g for g in column if g is not None), None)
+        if like is None:
             continue
-        tasks, tensors = zip(*present, strict=True)
         row = addresses(column)
-        dtype = tensors[0].dtype
         if row is not None:
-            if dtype not in compiled:
-                compiled[dtype] = Addresses(dtype)
-            compiled[dtype].append(row, tensors[0].numel())
+            if like.dtype not in compiled:
+                compiled[like.dtype] = Addresses(like.dtype)
+            compiled[like.dtype].append(row, like.numel())
         else:
-            key = tensors[0].device, dtype, tasks
+            tasks, tensors = zip(*((task, g) for task, g in enumerate(column) if g is not None), strict=True)
+            key = like.device, like.dtype, tasks
             if key not in chunks:
-                chunks[key] = _Chunks(tensors[0], len(tasks))
+                chunks[key] = _Chunks(like, len(tasks))
             chunks[key].append(_flattened(tensors))
     for found in compiled.values():
         total += _by_kernel(found)

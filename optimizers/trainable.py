@@ -39,17 +39,18 @@ class Trainable:
     def gradient_of_sum(
         self, losses: Sequence[Tensor], coefficients: Sequence[float], weights: Sequence[float]
     ) -> list[Tensor | None]:
-        """Σ c_i g_i on the shared parameters and Σ ω_i g_i on the others, by one backward each."""
+        """Σ c_i g_i on the shared parameters and Σ ω_i g_i on the others, by one backward each.
+
+        The others first: the backward through the shared part then frees activations on its way.
+        """
         name = "the weighted sum"
         shared, others = self.split(self.parameters)
 
         def outer(factors: Sequence[float]) -> list[Tensor]:
             return [torch.full_like(loss, c) for loss, c in zip(losses, factors, strict=True)]
 
-        return self.merged(
-            gradient(losses, shared, outer(coefficients), keep=bool(others), name=name),
-            gradient(losses, others, outer(weights), keep=False, name=name),
-        )
+        of_others = gradient(losses, others, outer(weights), keep=bool(shared), name=name)
+        return self.merged(gradient(losses, shared, outer(coefficients), keep=False, name=name), of_others)
 
 
 def trainable(param_groups: Iterable[dict[str, Any]], shared: Sequence[Tensor] | None) -> Trainable:
