@@ -3,12 +3,16 @@
 Architectures come from ``transformers`` configurations with random initialisation; nothing is downloaded unless a
 pretrained encoder is named. One forward pass serves every task:
 
-    rg   report generation: a GPT-2-style decoder reads the image features by cross-attention
-    dc   disease classification: 14 conditions × 4 states from the mean image feature; with rg, the states
-         prompt the decoder as 14 tokens before the report, the reference's in training and the predicted ones in
-         generation, as in PromptMRG (Jin et al. 2024, arXiv:2308.12604)
-    ita  image–text alignment: image and report embeddings on the unit sphere
-    re   retrieval enhancement: the nearest training reports are extra context for the decoder (:mod:`rrg.retrieval`)
+    rg
+        report generation: a GPT-2-style decoder reads the image features by cross-attention
+    dc
+        disease classification: 14 conditions × 4 states from the mean image feature; with rg, the states
+        prompt the decoder as 14 tokens before the report, the reference's in training and the predicted ones in
+        generation, as in PromptMRG (Jin et al. 2024, arXiv:2308.12604)
+    ita
+        image–text alignment: image and report embeddings on the unit sphere
+    re
+        retrieval enhancement: the nearest training reports are extra context for the decoder (:mod:`rrg.retrieval`)
 """
 
 import math

@@ -120,7 +120,7 @@ def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
             axis.axvline(0.5, color="black", lw=1.6, label="½")
             axis.set_title("Adam" if diagram.adam else "gradient descent", fontsize=9)
             axis.set_xlabel("fusion share ν")
-            axis.text(0.02, 0.03, f"control, LS with equal weights: {np.abs(diagram.control).max() + 0:.2f}",
+            axis.text(0.02, 0.03, f"control, LS with\nequal weights: {np.abs(diagram.control).max() + 0:.2f}",
                       transform=axis.transAxes, fontsize=7.5, color="white")  # fmt: skip
             axis.grid(False)
         axes[0].set_ylabel("trust region ρ")
