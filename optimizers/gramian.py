@@ -41,7 +41,8 @@ def gramian(gradients: Tensor) -> Tensor:
     if gradients.dim() == 2 and gradients.numel() <= CHUNK:
         array = _array(gradients)
         if array is not None:
-            return torch.from_numpy(array @ array.T)
+            with np.errstate(over="ignore", invalid="ignore"):  # whoever needs finite numbers checks for them
+                return torch.from_numpy(array @ array.T)
     if gradients.dtype == torch.float64 or gradients.numel() <= CHUNK:
         g = gradients.double()
         total = g @ g.transpose(-2, -1)
