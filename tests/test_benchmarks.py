@@ -184,7 +184,7 @@ def test_shortfall_is_zero_for_the_optimum_alone(module: Any) -> None:
     dual = module("peers.dual_problem")
     G = np.array([[1.0, 0.0], [-0.6, 0.4]])
     problem = dual.DualProblem.of(G)
-    exact = module("dual_solve").ours(2, 0.5)["optimizers.solve_dual"](problem)
+    exact = module("dual_solve").ours(2, 0.5)["optimizers.solve_dual"](problem)()
     best = dual.dual_value(problem.array, exact, 0.5)
     assert dual.shortfall(problem.array, exact, 0.5, best) < 1e-15
     assert dual.shortfall(problem.array, exact + np.array([1e-6, -1e-6]), 0.5, best) > 1e-8
@@ -202,11 +202,11 @@ def test_peers_are_given_our_problem(module: Any, peer: str, tolerance: float, t
     problem = dual.DualProblem.of(dual.random_gradients(tasks, np.random.default_rng(0)))
     solvers = module(f"peers.{peer}").solvers(tasks, 0.5)
     (ours,) = module("dual_solve").ours(tasks, 0.5).values()
-    best = dual.dual_value(problem.array, ours(problem), 0.5)
+    best = dual.dual_value(problem.array, ours(problem)(), 0.5)
     elsewhere = dual.DualProblem.of(dual.random_gradients(tasks, np.random.default_rng(1)))
     for name, solve in solvers.items():
         solve(elsewhere)  # whatever a solver keeps must not show in the next answer
-        assert dual.shortfall(problem.array, solve(problem), 0.5, best) < tolerance, name
+        assert dual.shortfall(problem.array, solve(problem)(), 0.5, best) < tolerance, name
 
 
 def test_failures_are_told_and_are_worse_than_any_error(module: Any) -> None:
@@ -216,7 +216,7 @@ def test_failures_are_told_and_are_worse_than_any_error(module: Any) -> None:
     def broken(problem: Any) -> Any:
         raise ArithmeticError
 
-    contestants = {**script.ours(2, 0.5), "broken": broken, "nan": lambda problem: np.full(2, np.nan)}
+    contestants = {**script.ours(2, 0.5), "broken": broken, "nan": lambda problem: lambda: np.full(2, np.nan)}
     found = script.errors(contestants, problem)
     assert found["optimizers.solve_dual"] < 1e-15
     assert (found["broken"], found["nan"]) == ("raises ArithmeticError", "not finite")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_every_result_says_how_it_was_made(result: Result, tmp_path: Path) -> No
     assert scores["training"] == {"seed": 7, "optimizer": {"name": "linear"}, "step": 3}
     assert scores["labeller"]["name"] == "rule-based"
     assert len(scores["labeller"]["sha256"]) == 64
-    assert scores["versions"]["torch"] == torch.__version__
+    assert scores["versions"]["torch"] == version("torch")
     assert "transformers" in scores["versions"]
     assert "authors" in scores["policies"]["positive"]
 

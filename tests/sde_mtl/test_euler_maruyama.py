@@ -82,10 +82,12 @@ def test_a_drift_that_is_theta_itself_is_read_before_theta_changes() -> None:
 
 
 def test_it_is_the_linear_sde_for_its_drift_and_diffusion() -> None:
-    problem = Quadratic([DRIFT @ DRIFT.T], torch.zeros(1, 2))
-    sde = LinearSDE(problem, AdditiveNoise.correlated([0.3], dimension=2), [1.0], 0.05, time_step=0.01)
-    own = EulerMaruyama(lambda x: -problem.gradients(x)[:, 0], sde.factor / 0.1, 2, 0.01, noise="full")
-    ours, theirs = (simulate(dynamics, [1.0, 2.0], 50, paths=100, keep=range(100)) for dynamics in (own, sde))
+    """Path by path in three dimensions; with two, LinearSDE takes the normals of two steps from one Philox call."""
+    curvature = torch.block_diag(DRIFT @ DRIFT.T, torch.eye(1).double())
+    problem = Quadratic([curvature], torch.zeros(1, 3))
+    sde = LinearSDE(problem, AdditiveNoise.correlated([0.3], dimension=3), [1.0], 0.05, time_step=0.01)
+    own = EulerMaruyama(lambda x: -problem.gradients(x)[:, 0], sde.factor / 0.1, 3, 0.01, noise="full")
+    ours, theirs = (simulate(dynamics, [1.0, 2.0, 0.5], 50, paths=100, keep=range(100)) for dynamics in (own, sde))
     assert torch.allclose(ours.kept, theirs.kept, rtol=1e-11)
 
 
