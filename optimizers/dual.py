@@ -18,14 +18,13 @@ from torch import Tensor
 from optimizers.batched_dual import solve_batch
 from optimizers.gramian import check_gramian
 from optimizers.on_cpu import cpu_problems, run
+from optimizers.solved_rows import SolvedRows
 from optimizers.solver_failure import report_unsolved
 
 TOLERANCE = 1e-12
-Columns = Tensor | NDArray[np.float64]
-"""An array stands for a CPU tensor, which is made when it is asked for."""
 
 
-class DualSolution:
+class DualSolution(SolvedRows):
     """Answer of :func:`solve_dual`; every field is batched over the leading dimensions.
 
     Args:
@@ -34,15 +33,12 @@ class DualSolution:
         tasks: K.
     """
 
-    __slots__ = ("_batch", "_columns", "_tasks")
-
-    def __init__(self, columns: Columns, batch: tuple[int, ...], tasks: int) -> None:
-        self._columns, self._batch, self._tasks = columns, batch, tasks
+    __slots__ = ()
 
     @property
     def alpha(self) -> Tensor:
         """(..., K) float64 minimizer on the simplex. Not unique where gradients are affinely dependent."""
-        return self._slice(0)
+        return self._vector(0)
 
     @property
     def multipliers(self) -> Tensor:
@@ -51,7 +47,7 @@ class DualSolution:
         Where g_α ≠ 0 it is rα/‖g_α‖; where g_α = 0 (Pareto stationary) it is the projection of μ onto
         {u : g_iᵀu ≥ 0 ∀i}.
         """
-        return self._slice(self._tasks)
+        return self._vector(self._tasks)
 
     @property
     def value(self) -> Tensor:
@@ -59,17 +55,17 @@ class DualSolution:
 
         It equals min_i g_iᵀu* and is ≥ 0 iff the direction is valid (theory T5).
         """
-        return self._column(0)
+        return self._number(2 * self._tasks)
 
     @property
     def residual(self) -> Tensor:
         """(...) float64, the duality gap max(f(α) − min_i g_iᵀu, 0) divided by ‖μ‖·max_i‖g_i‖."""
-        return self._column(1)
+        return self._number(2 * self._tasks + 1)
 
     @property
     def iterations(self) -> Tensor:
         """(...) int64, supports visited; 0 where a closed form applied."""
-        return self._column(2).long()
+        return self._number(2 * self._tasks + 2).long()
 
     @property
     def converged(self) -> Tensor:
@@ -77,13 +73,7 @@ class DualSolution:
 
         The second term is the relative error of ‖g_α‖² in a float64 Gramian when g_α is nearly zero.
         """
-        return self._column(1) <= TOLERANCE + self._column(3)
-
-    def _slice(self, first: int) -> Tensor:
-        return as_tensor(self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks))
-
-    def _column(self, index: int) -> Tensor:
-        return as_tensor(self._columns[:, 2 * self._tasks + index].reshape(self._batch))
+        return self._number(2 * self._tasks + 1) <= TOLERANCE + self._number(2 * self._tasks + 3)
 
     def __repr__(self) -> str:
         names = ("alpha", "value", "residual", "iterations", "converged", "multipliers")
@@ -112,7 +102,7 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
     """
     check_rho(rho)
     problems = cpu_problems(gramian)
-    columns: Columns
+    columns: Tensor | NDArray[np.float64]
     if problems is None:
         M = check_gramian(gramian)
         tasks = M.shape[-1]
@@ -125,11 +115,6 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
             _solve_anew(torch.from_numpy(rows), problems, rho)
         columns = rows
     return DualSolution(columns, gramian.shape[:-2], tasks)
-
-
-def as_tensor(columns: Columns) -> Tensor:
-    """What the columns stand for."""
-    return columns if isinstance(columns, Tensor) else torch.from_numpy(np.asarray(columns))
 
 
 def report_gaps(solution: DualSolution) -> None:

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from optimizers.batched_stages import solve_stages
-from optimizers.dual import Columns, DualSolution, as_tensor, check_rho, report_gaps
+from optimizers.dual import DualSolution, check_rho, report_gaps
 from optimizers.gramian import check_gramian, check_task_weights
 from optimizers.on_cpu import cpu_problems, cpu_weights, run
+from optimizers.solved_rows import SolvedRows
 
 Center = Literal["mean", "weighted"]
 Fusion = Literal["fixed", "adaptive"]
 
 
-class CAMEGradCoefficients:
+class CAMEGradCoefficients(SolvedRows):
     """The stages of CAME-Grad as combinations of the task gradients.
 
     Args:
@@ -27,10 +28,7 @@ class CAMEGradCoefficients:
         tasks: K.
     """
 
-    __slots__ = ("_batch", "_columns", "_tasks")
-
-    def __init__(self, columns: Columns, batch: tuple[int, ...], tasks: int) -> None:
-        self._columns, self._batch, self._tasks = columns, batch, tasks
+    __slots__ = ()
 
     @property
     def dual(self) -> DualSolution:
@@ -40,31 +38,27 @@ class CAMEGradCoefficients:
     @property
     def rectified(self) -> Tensor:
         """(..., K) float64, u* = Gᵀ·rectified."""
-        return self._stage(0)
+        return self._vector(2 * self._tasks + 4)
 
     @property
     def enhanced(self) -> Tensor:
         """(..., K) float64, u_en = Gᵀ·enhanced."""
-        return self._stage(1)
+        return self._vector(3 * self._tasks + 4)
 
     @property
     def coefficients(self) -> Tensor:
         """(..., K) float64, F = Gᵀ·coefficients."""
-        return self._stage(2)
+        return self._vector(4 * self._tasks + 4)
 
     @property
     def fusion(self) -> Tensor:
         """(...) float64, the ν that was used."""
-        return as_tensor(self._columns[:, -2].reshape(self._batch))
+        return self._number(-2)
 
     @property
     def valid(self) -> Tensor:
         """(...) bool, the T5 certificate: every task improves along u*, that is f(α*) ≥ 0."""
-        return as_tensor(self._columns[:, -1].reshape(self._batch)) > 0
-
-    def _stage(self, index: int) -> Tensor:
-        first = (2 + index) * self._tasks + 4
-        return as_tensor(self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks))
+        return self._number(-1) > 0
 
 
 def came_grad_coefficients(
