@@ -31,7 +31,7 @@ def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
     """
     tasks = gramian.shape[-1]
     M = (gramian + gramian.mT) / 2
-    scale = _power_of_two(M.diagonal(dim1=-2, dim2=-1).amax(-1))
+    scale = power_of_two(M.diagonal(dim1=-2, dim2=-1).amax(-1))
     M = M / scale[:, None, None]
     weights = centre.expand(len(M), tasks)
     b = times(M, weights)
@@ -96,7 +96,7 @@ def _multipliers(M: Tensor, alpha: Tensor, radius: Tensor) -> Tensor:
     return alpha * (radius / torch.where(length > 0, length, torch.inf))[:, None]
 
 
-def _power_of_two(x: Tensor) -> Tensor:
+def power_of_two(x: Tensor) -> Tensor:
     """The power of two just above |x|, 1 for 0: scaling by it is exact."""
     exponent = torch.frexp(x.abs()).exponent
     return torch.where(x == 0, 1.0, torch.ldexp(torch.ones_like(x), exponent))

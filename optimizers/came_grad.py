@@ -10,6 +10,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from optimizers.batched_dual import power_of_two
 from optimizers.dual import DualSolution
 from optimizers.gramian import LONG, check_gradients, check_task_weights, gramian
 from optimizers.stages import CAMEGradCoefficients, Center, Fusion, came_grad_stages
@@ -158,7 +159,7 @@ def came_grad(
         raise ValueError(f"gradients must be float32 or float64, got {gradients.dtype}")
     M, unit = gramian(gradients), None
     if gradients.dtype == torch.float64 and not _representable(M):
-        unit = _power_of_two(gradients)
+        unit = _unit(gradients)
         M = gramian(gradients / unit[..., None, None])
     stages = came_grad_stages(M, task_weights, rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
     return CAMEGradResult(gradients, stages, task_weights, unit)
@@ -170,13 +171,12 @@ def _representable(M: Tensor) -> bool:
     return not bool(((largest <= SMALL) | (largest >= LARGE)).any())
 
 
-def _power_of_two(gradients: Tensor) -> Tensor:
+def _unit(gradients: Tensor) -> Tensor:
     """(...) a power of two near max|G|, 1 for gradients that are zero or not finite."""
     if gradients.shape[-1] == 0:
         return gradients.new_ones(gradients.shape[:-2])
     largest = gradients.abs().amax((-2, -1))
-    exponent = torch.frexp(torch.where(largest.isfinite(), largest, 1.0)).exponent
-    return torch.where(largest == 0, 1.0, torch.ldexp(torch.ones_like(largest), exponent))
+    return power_of_two(torch.where(largest.isfinite(), largest, 1.0))
 
 
 def _version(tensor: Tensor) -> int:

@@ -4,8 +4,10 @@ Gradients are given by their addresses, (P, K) uint64, 0 where a task does not r
 are ``sizes[p]`` consecutive entries each, in the same order. The caller keeps them alive.
 """
 
+from functools import partial
+
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
 from optimizers.compiled import kernel
@@ -14,7 +16,7 @@ BLOCK = 4096
 """Entries of each task that are worked on at a time, so that they are read from memory once."""
 
 # A sum over entries may be taken in any order, so that it is vectorised; NaN and infinities are kept.
-reduction = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+reduction = partial(kernel, fastmath={"reassoc", "contract"})
 
 
 @intrinsic
