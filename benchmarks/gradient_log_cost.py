@@ -23,8 +23,8 @@ from rich.progress import track
 from rrg.config import TrainConfig
 from rrg.data.corpus import ReportDataset
 from rrg.data.tokenizer import Tokenizer
-from rrg.run import TrainingRun
-from rrg.setup import build_model, load_corpus, select_device
+from rrg.training.run import TrainingRun
+from rrg.training.setup import build_model, load_corpus, select_device
 
 
 @dataclass(frozen=True)

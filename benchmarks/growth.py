@@ -32,8 +32,8 @@ from timing import Timing, compare
 
 import optimizers
 from sde_mtl import AdditiveNoise, LinearSDE, Quadratic, Recursion, aggregator, simulate
-from sde_mtl.dynamics import Dynamics
-from sde_mtl.figures import COLOURS, GREY, STYLE, save
+from sde_mtl.figures.style import COLOURS, GREY, STYLE, save
+from sde_mtl.simulation.dynamics import Dynamics
 
 MEBIBYTE = 1 << 20
 ALLOWED = 4.0

@@ -22,7 +22,7 @@ from rich.console import Console
 from rrg.compare import CompareConfig, compare, folder_of
 from rrg.comparison import markdown, show
 from rrg.config import TrainConfig
-from rrg.model import TASKS, ModelConfig
+from rrg.model.generator import TASKS, ModelConfig
 from sde_mtl import analyze, read_log
 
 OPTIMIZERS = (

@@ -20,26 +20,26 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from optimizers.aligned_mtl import aligned_mtl
-from optimizers.cagrad import cagrad
+from optimizers.aggregators._aligned_mtl import aligned_mtl
+from optimizers.aggregators._cagrad import cagrad
+from optimizers.aggregators._came_grad import came_grad_coefficients, came_grad_stages
+from optimizers.aggregators._came_grad_update import CAMEGradResult, came_grad
+from optimizers.aggregators._imtl_g import imtl_g
+from optimizers.aggregators._linear import linear
+from optimizers.aggregators._mgda import mgda
+from optimizers.aggregators._nash_mtl import NashSolution, nash_mtl, solve_nash
+from optimizers.aggregators._pcgrad import pcgrad
+from optimizers.aggregators.base import JacobianAggregator
 from optimizers.callbacks import JSONLWriter, TensorBoardWriter
-from optimizers.came_grad import CAMEGradResult, came_grad
-from optimizers.came_grad_optimizer import CAMEGrad
-from optimizers.combination import JacobianAggregator
-from optimizers.diagnostics import NonFiniteError, StepDiagnostics
-from optimizers.dual import DualSolution, solve_dual
-from optimizers.gramian import gramian
-from optimizers.imtl_g import imtl_g
-from optimizers.linear import linear
-from optimizers.memory import GradientMemory
-from optimizers.mgda import mgda
+from optimizers.dual.solve import DualSolution, solve_dual
+from optimizers.errors import SolverError, SolverWarning, report_unsolved
+from optimizers.gradients._gramian import gramian
+from optimizers.gradients._task_gradients import task_gradients
 from optimizers.monitor import ConflictMonitor, ConflictReading
-from optimizers.nash_mtl import NashSolution, nash_mtl, solve_nash
-from optimizers.pcgrad import pcgrad
-from optimizers.solver_failure import SolverError, SolverWarning, report_unsolved
-from optimizers.stages import came_grad_coefficients, came_grad_stages
-from optimizers.step import MultiTaskOptimizer
-from optimizers.task_gradients import task_gradients
+from optimizers.training.came_grad import CAMEGrad
+from optimizers.training.diagnostics import NonFiniteError, StepDiagnostics
+from optimizers.training.memory import GradientMemory
+from optimizers.training.step import MultiTaskOptimizer
 
 if TYPE_CHECKING:
     from optimizers import oracle

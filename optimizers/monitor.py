@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.cone import times
-from optimizers.diagnostics import cosine_matrix
-from optimizers.distributed import average_gradients, averaged, refuse_sharded, world_size
-from optimizers.dual import check_rho
-from optimizers.gramian import check_gramian, check_task_weights, gramian_of_parameters
-from optimizers.solver_failure import collect_unsolved
-from optimizers.stages import came_grad_stages
-from optimizers.task_gradients import any_reached, gradient, loss_values
-from optimizers.trainable import check_numbers
+from optimizers.aggregators._came_grad import came_grad_stages
+from optimizers.dual.cone import times
+from optimizers.dual.solve import check_rho
+from optimizers.errors import collect_unsolved
+from optimizers.gradients._gramian import check_gramian, check_task_weights, gramian_of_parameters
+from optimizers.gradients._task_gradients import any_reached, gradient, loss_values
+from optimizers.training.diagnostics import cosine_matrix
+from optimizers.training.distributed import average_gradients, averaged, refuse_sharded, world_size
+from optimizers.training.trainable import check_numbers
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The slow truth: CAME-Grad's first stage as cone programs, solved by cvxpy from the gradients.
 
-Independent of :mod:`optimizers.dual`: no Gramian, no closed form. For tests and for the sceptical.
+Independent of :mod:`optimizers.dual.solve`: no Gramian, no closed form. For tests and for the sceptical.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import cvxpy
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optimizers.dual import check_rho
+from optimizers.dual.solve import check_rho
 
 Array = NDArray[np.float64]
 

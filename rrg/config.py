@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from optimizers.stages import check_options
+from optimizers.aggregators._came_grad import check_options
 from rrg.aggregators import check_optimizer
-from rrg.model import TASKS, ModelConfig
+from rrg.model.generator import TASKS, ModelConfig
+from rrg.model.tasks import DEFAULT_WEIGHTS
 from rrg.paths import check_exist
-from rrg.tasks import DEFAULT_WEIGHTS
 
 PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
 

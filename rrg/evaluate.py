@@ -19,21 +19,21 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from rrg import checkpoint
 from rrg.aggregators import optimizer_options
-from rrg.atomic import write_json
 from rrg.config import from_json
 from rrg.data.corpus import ReportDataset
 from rrg.data.study import SPLITS, Corpus, Split
 from rrg.data.tokenizer import Tokenizer
 from rrg.errors import shown
+from rrg.files import write_json
 from rrg.metrics.captions import cider, meteor
 from rrg.metrics.clinical import LABEL_SETS, POLICIES, clinical_efficacy, majority
 from rrg.metrics.labeller import Labeller, RuleLabeller, load_labeller
 from rrg.metrics.nlg import bleu, rouge_l
-from rrg.model import ReportGenerator
-from rrg.samples import number, write_samples
-from rrg.setup import build_model, load_corpus, select_device
+from rrg.metrics.samples import number, write_samples
+from rrg.model.generator import ReportGenerator
+from rrg.training import checkpoint
+from rrg.training.setup import build_model, load_corpus, select_device
 
 BATCH = 64
 METRICS = {"ROUGE-L": "rouge_l", "CIDEr": "cider", "METEOR": "meteor"}

@@ -26,18 +26,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optimizers import NonFiniteError
-from rrg import checkpoint
-from rrg.atomic import write_json
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.data.corpus import ReportDataset
 from rrg.data.tokenizer import Tokenizer
 from rrg.distributed import barrier, local_device, process_group, rank, world_size
 from rrg.errors import TrainingError, shown
 from rrg.evaluate import evaluate, write_samples
-from rrg.journal import Journal
+from rrg.files import write_json
 from rrg.metrics.labeller import load_labeller
-from rrg.run import TrainingRun
-from rrg.setup import build_model, load_corpus, select_device
+from rrg.training import checkpoint
+from rrg.training.journal import Journal
+from rrg.training.run import TrainingRun
+from rrg.training.setup import build_model, load_corpus, select_device
 
 FREE_ON_RESUME = frozenset({
     "resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "annotation", "images", "verify",

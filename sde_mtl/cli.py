@@ -15,22 +15,22 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from sde_mtl import figures
-from sde_mtl.aggregators import aggregator
-from sde_mtl.analysis import PAPER_CONFLICT_RATE, analyze
 from sde_mtl.claims import CLAIMS
-from sde_mtl.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
-from sde_mtl.gallery import GALLERY
-from sde_mtl.gradient_log import GradientLogError, read_log
-from sde_mtl.noise import AdditiveNoise
-from sde_mtl.problems import Quadratic
+from sde_mtl.figures import style as figures
+from sde_mtl.figures.gallery import GALLERY
+from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, analyze
+from sde_mtl.gradient_logs.reader import GradientLogError, read_log
+from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, verdict_table
+from sde_mtl.gradient_logs.verdicts import verdicts
+from sde_mtl.problems.quadratic import Quadratic
+from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.report import write_report
-from sde_mtl.simulate import recorded_steps, simulate
-from sde_mtl.sweep import read_sweep, run_sweep
-from sde_mtl.tables import analysis_table, empirical_table, verdict_table
+from sde_mtl.simulation._simulate import recorded_steps, simulate
+from sde_mtl.simulation.aggregators import aggregator
+from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
+from sde_mtl.simulation.sweep import read_sweep, run_sweep
 from sde_mtl.theory import FULL, STATEMENTS, Check
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
-from sde_mtl.verdicts import verdicts
 
 PLAIN_WIDTH = 132
 """Columns of a table that goes to a file or pipe."""

@@ -20,9 +20,10 @@ import tyro
 
 SNAPSHOT = Path(__file__).with_name("public_api.json")
 PACKAGES = ("optimizers", "optimizers.oracle", "optimizers.torchjd", "optimizers.testing", "sde_mtl", "rrg")
+PREPARE = ("prepare iu-xray", "prepare mimic-cxr", "prepare pair")
 COMMANDS = {
     "sde-mtl": ("sde_mtl.cli", ("verify", "claims", "simulate", "analyze", "sweep", "figures", "report")),
-    "rrg": ("rrg.cli", ("train", "evaluate", "compare", "demo", "prepare iu-xray", "prepare mimic-cxr", "prepare pair")),
+    "rrg": ("rrg.cli", ("train", "evaluate", "compare", "demo", *PREPARE)),
 }  # fmt: skip
 OURS = ("optimizers", "sde_mtl", "rrg")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.gramian import gramian
+from optimizers.gradients._gramian import gramian
 from optimizers.testing.subject import Subject
 
 INFINITE = float("inf")

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from optimizers.combination import JacobianAggregator
-from optimizers.gramian import gramian
+from optimizers.aggregators.base import JacobianAggregator
+from optimizers.gradients._gramian import gramian
 
 Takes = Literal["gramian", "matrix"]
 Gives = Literal["coefficients", "update"]
@@ -117,10 +117,10 @@ def load(spec: str, *, takes: Takes | None = None) -> Subject:
     Example:
         >>> load("optimizers:mgda").name
         'optimizers:mgda'
-        >>> load("optimizers.mgda:nothing")
+        >>> load("optimizers:nothing")
         Traceback (most recent call last):
         ...
-        ValueError: 'optimizers.mgda' has no 'nothing'
+        ValueError: 'optimizers' has no 'nothing'
     """
     module_name, colon, expression = spec.partition(":")
     try:

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from optimizers.gramian import check_task_weights
-from optimizers.stages import (
+from optimizers.aggregators._came_grad import (
     CAMEGradCoefficients,
     Center,
     Fusion,
@@ -12,6 +11,7 @@ from optimizers.stages import (
     came_grad_stages,
     check_options,
 )
+from optimizers.gradients._gramian import check_task_weights
 from optimizers.torchjd.weighting import FunctionAggregator, FunctionWeighting, TaskWeights
 
 
@@ -23,8 +23,9 @@ class CAMEGradWeighting(FunctionWeighting):
             assigned between calls; the next call checks them.
 
     Attributes:
-        last: :class:`optimizers.came_grad.CAMEGradCoefficients` of the last call, whose ``valid`` is the certificate
-            that every task improves along the rectified direction (theory T5); None before the first.
+        last: :class:`optimizers.aggregators._came_grad_update.CAMEGradCoefficients` of the last call, whose ``valid``
+            is the certificate that every task improves along the rectified direction (theory T5); None before the
+            first.
 
     Raises:
         ValueError: for options outside their domain; when called, for what is no Gramian (naming the task whose

@@ -7,8 +7,8 @@ from torch import Tensor
 from torchjd.aggregation import GramianWeightedAggregator, Weighting
 from torchjd.linalg import Matrix, PSDMatrix
 
-from optimizers.combination import Aggregator, JacobianAggregator, check_aggregator
-from optimizers.gramian import gramian
+from optimizers.aggregators.base import Aggregator, JacobianAggregator, check_aggregator
+from optimizers.gradients._gramian import gramian
 
 TaskWeights = Tensor | Sequence[float] | None
 

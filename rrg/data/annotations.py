@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrg.data.labels import label
+from rrg.data.labels.rules import label
 from rrg.data.openi import clean
 from rrg.data.problems import (
     DamagedAnnotation,

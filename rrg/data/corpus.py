@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from rrg.data.annotations import read_annotation
 from rrg.data.grammar import phantom_studies
 from rrg.data.images import study_images
-from rrg.data.labels import label, label_findings, mesh_findings
+from rrg.data.labels.rules import label, label_findings, mesh_findings
 from rrg.data.openi import SHA256, WHEEL, attribution, clean, read_reports
 from rrg.data.problems import Verify
 from rrg.data.study import SPLITS, Corpus, Study, split_of

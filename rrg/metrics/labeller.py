@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from rrg.data import labels
+from rrg.data.labels import rules
 from rrg.data.study import CONDITIONS
 from rrg.metrics.chexbert import CheXbert
 
@@ -39,7 +39,7 @@ class RuleLabeller:
     @property
     def description(self) -> dict[str, Any]:
         """Name, module and SHA-256 of its source."""
-        source = Path(labels.__file__).read_bytes()
+        source = Path(rules.__file__).read_bytes()
         return {"name": "rule-based", "module": "rrg.data.labels", "sha256": hashlib.sha256(source).hexdigest()}
 
     def to(self, device: torch.device | str) -> "RuleLabeller":
@@ -48,7 +48,7 @@ class RuleLabeller:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """(n, 14) int64."""
-        states = {text: labels.label(text) for text in set(texts)}
+        states = {text: rules.label(text) for text in set(texts)}
         return torch.tensor([states[text] for text in texts], dtype=torch.int64).view(-1, len(CONDITIONS))
 
 

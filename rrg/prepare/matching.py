@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rrg.data.annotations import decoded, parse
-from rrg.data.labels import label
+from rrg.data.labels.rules import label
 from rrg.data.openi import clean, read_reports
 from rrg.data.problems import DamagedAnnotation, summary
 from rrg.data.study import CONDITIONS, SPLITS, LabelState, Split, split_of

@@ -4,8 +4,8 @@ By the delta method training with an aggregator F and gradient noise ε ~ N(0, �
 
 .. math:: dΘ = -\bigl[F(g) + ½\,D²F:Σ\bigr]dt + \sqrt{η\,JΣJ^⊤}\,dW, \qquad J = ∂F/∂\mathrm{vec}(G).
 
-J is known in closed form on each branch of stage 1 (:mod:`sde_mtl.sensitivity`). F is homogeneous of degree one in κ,
-so the diffusion of CAME-Grad at κ is κ² tr(JΣJᵀ at κ = 1), and it reaches that of linear scalarization at the
+J is known in closed form on each branch of stage 1 (:mod:`sde_mtl.theory.sensitivity`). F is homogeneous of degree one
+in κ, so the diffusion of CAME-Grad at κ is κ² tr(JΣJᵀ at κ = 1), and it reaches that of linear scalarization at the
 *restoration threshold*
 
 .. math:: κ^* = \sqrt{\mathrm{tr}\,Σ_{LS} / \mathrm{tr}\,(JΣJ^⊤)|_{κ=1}}.
@@ -38,9 +38,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad
-from sde_mtl.noise import AdditiveNoise
-from sde_mtl.sensitivity import linearize
+from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.theory.check import Check, require
+from sde_mtl.theory.sensitivity import linearize
 
 Array = NDArray[np.float64]
 STANDARD_ERRORS = 5.0

@@ -9,9 +9,9 @@ b = 0 is the exact double integral
 and Kramers' asymptotics for small D, to the top (half of all arrivals go on), is T ≈ π e^{ΔV/D}/√(V''(a)|V''(b)|). Both
 diverge as D → 0, that is, as the noise correlation goes to −1 at ω = (1, 1) and equal variances.
 
-Two dimensions, from a sharp well to a flat one (:class:`sde_mtl.landscapes.DoubleWell`), every aggregator at the same
-ηκ (anything else compares learning rates, T8). Measured here: where the tasks share their minimizers (offset 0)
-CAME-Grad escapes like linear scalarization if the noise is independent and the weights equal, and three times less
+Two dimensions, from a sharp well to a flat one (:class:`sde_mtl.problems.landscapes.DoubleWell`), every aggregator at
+the same ηκ (anything else compares learning rates, T8). Measured here: where the tasks share their minimizers (offset
+0) CAME-Grad escapes like linear scalarization if the noise is independent and the weights equal, and three times less
 often if the noise is anticorrelated and the weights are not. Where the tasks pull apart across the wells (offset ½,
 pulls of two noise standard deviations) it escapes *more*: stage 2 gives the length of g_J, which that pull keeps up,
 to a direction in which the tasks agree. CAGrad, without stage 2, escapes less than either.
@@ -25,11 +25,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.integrate import quad
 
-from sde_mtl.aggregators import aggregator
-from sde_mtl.dynamics import Recursion
-from sde_mtl.landscapes import DoubleWell
-from sde_mtl.noise import AdditiveNoise
-from sde_mtl.simulate import Ensemble, simulate
+from sde_mtl.problems.landscapes import DoubleWell
+from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.simulation._simulate import Ensemble, simulate
+from sde_mtl.simulation.aggregators import aggregator
+from sde_mtl.simulation.dynamics import Recursion
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]

@@ -13,9 +13,9 @@ import sympy
 import torch
 
 from optimizers import came_grad
-from sde_mtl.noise import AdditiveNoise
-from sde_mtl.sensitivity import linearize
+from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.theory.check import Check, require
+from sde_mtl.theory.sensitivity import linearize
 from sde_mtl.theory.t04_effective_diffusion import pair
 
 STANDARD_ERRORS = 5.0

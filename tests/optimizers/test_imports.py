@@ -50,7 +50,7 @@ def test_a_package_imports_nothing_slow(package: str) -> None:
 def test_what_is_imported_is_found() -> None:
     """Negative control."""
     assert loaded("optimizers.oracle", SLOW["optimizers"])[:1] == ["cvxpy"]
-    assert loaded("optimizers.gradient_kernel", ("numba",)) == ["numba"]
+    assert loaded("optimizers.kernels.gradients", ("numba",)) == ["numba"]
 
 
 def test_the_theory_imports_no_solver() -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from optimizers import cagrad, came_grad_coefficients, linear, mgda, pcgrad
-from optimizers.aligned_mtl import aligned_mtl
-from optimizers.imtl_g import imtl_g
-from optimizers.nash_mtl import nash_mtl
+from optimizers.aggregators._aligned_mtl import aligned_mtl
+from optimizers.aggregators._imtl_g import imtl_g
+from optimizers.aggregators._nash_mtl import nash_mtl
 
 AGGREGATORS: dict[str, Callable[..., Tensor]] = {
     "linear": linear,

@@ -9,7 +9,7 @@ from rrg.compare import CompareConfig, compare, variant
 from rrg.comparison import markdown, measured, summarize
 from rrg.config import TrainConfig
 from rrg.errors import TrainingError
-from rrg.model import ModelConfig
+from rrg.model.generator import ModelConfig
 
 TINY = TrainConfig(
     dataset="phantom",

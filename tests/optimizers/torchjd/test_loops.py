@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizers import CAMEGrad, MultiTaskOptimizer, linear, mgda, pcgrad
-from optimizers.stages import CAMEGradCoefficients
+from optimizers.aggregators._came_grad import CAMEGradCoefficients
 
 pytest.importorskip("torchjd", reason="TorchJD is not installed: pip install 'sde-mtl[peers]'")
 

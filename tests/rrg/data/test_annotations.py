@@ -11,7 +11,7 @@ from rich.console import Console
 from rrg.data import problems
 from rrg.data.annotations import proportional, read_annotation
 from rrg.data.corpus import load
-from rrg.data.labels import label
+from rrg.data.labels.rules import label
 from rrg.data.problems import DamagedAnnotation, Entry
 from rrg.data.study import SPLITS
 

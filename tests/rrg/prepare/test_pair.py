@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rrg.data import openi
 from rrg.data.corpus import load
-from rrg.data.labels import label
+from rrg.data.labels.rules import label
 from rrg.data.study import CONDITIONS, SPLITS, LabelState, Split, split_of
 from rrg.prepare.matching import NIH, Candidate, match, read_candidates
 from rrg.prepare.pair import PairConfig, prepare_pair

@@ -1,0 +1,1 @@
+"""Aggregators: coefficients of the update from the Gramian and the task weights, one method a file."""

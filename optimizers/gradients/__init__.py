@@ -1,0 +1,1 @@
+"""Task gradients, their Gramian and their weighted sum."""

@@ -1,0 +1,46 @@
+"""How kernels are compiled: by numba on first use, kept on disk beside the source, run without the interpreter lock.
+
+Numba keeps a compiled function until its own file changes. Kernels call each other across files, so here the key is the
+source of every file with kernels here and in the kernel's own package: an edit anywhere compiles all of them anew.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+
+def kernel(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile a function of numbers and numpy arrays; ``options`` are numba's."""
+    dispatcher = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    dispatcher._cache._cache_file._source_stamp = source_stamp(function.__module__)
+    return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A kernel that is compiled into its callers: where it is short, handing over arrays costs more than its work."""
+    return kernel(function, forceinline=True)
+
+
+@cache
+def source_stamp(module: str) -> str:
+    """Hash of all sources that the kernels of a module can depend on."""
+    files = {*Path(__file__).parent.glob("*.py"), *_siblings(module)}
+    sources = [path.read_bytes() for path in sorted(files)]
+    digest = hashlib.sha256()
+    for source in sources:
+        if b"optimizers.kernels.compiled" in source or b"def source_stamp" in source:
+            digest.update(source)
+    return digest.hexdigest()
+
+
+def _siblings(module: str) -> Iterable[Path]:
+    """The sources of the module's top-level package, or those beside a module without a package."""
+    package = sys.modules[module.split(".")[0]]
+    if hasattr(package, "__path__"):
+        return (path for folder in package.__path__ for path in Path(folder).rglob("*.py"))
+    return Path(package.__file__).parent.glob("*.py") if package.__file__ else ()

@@ -1,0 +1,1 @@
+"""Labels of reports by rules, and their agreement with experts."""

@@ -1,0 +1,1 @@
+"""Compact report generators and their tasks."""

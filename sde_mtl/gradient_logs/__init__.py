@@ -1,0 +1,1 @@
+"""Gradient logs of training runs: reading, measuring, judging."""

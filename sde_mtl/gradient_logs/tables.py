@@ -1,0 +1,99 @@
+"""What the commands print of the analysis of gradient logs."""
+
+from functools import partial
+
+from rich.table import Table
+
+from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, LogAnalysis
+from sde_mtl.gradient_logs.bootstrap import Interval
+from sde_mtl.gradient_logs.verdicts import Verdict
+
+
+def verdict_table(rows: list[Verdict]) -> Table:
+    """The paper's claims against what was measured on the logs."""
+    table = Table("claim of the paper", "log", "paper", "measured here", "outcome", title="verdicts")
+    for row in rows:
+        style = "green" if row.outcome == "seen" else "bold"
+        table.add_row(row.claim, row.log, row.paper, row.measured, f"[{style}]{row.outcome}[/]")
+    return table
+
+
+def analysis_table(analyses: list[LogAnalysis]) -> Table:
+    """A column of measurements and one of closed forms each log."""
+    images = ", ".join(sorted({str(a.meta.get("dataset", {}).get("images", "?")) for a in analyses}))
+    table = Table(title=f"gradient logs ({images}); intervals are 95 % bootstrap")
+    table.add_column("quantity")
+    for analysis in analyses:
+        table.add_column(f"{analysis.name}\n{analysis.steps} steps, block {analysis.block}")
+        table.add_column("closed form")
+    percent = partial(_interval, scale=100, unit=" %")
+
+    def row(name: str, *cells: str) -> None:
+        table.add_row(name, *cells)
+
+    pairs = [(percent(a.conflict_rate), f"paper {PAPER_CONFLICT_RATE:.1%}") for a in analyses]
+    row("conflict rate, g₀ᵀg_k < 0", *_flat(pairs))
+    row("mean cosine of tasks 0, 1", *_flat([(_interval(a.mean_cosine), "") for a in analyses]))
+    harms = [(percent(a.harm_rate), {True: "harm", False: "no harm", None: ""}[a.harm_predicted]) for a in analyses]
+    row("steps at which LS harms a task", *_flat(harms))
+    row("∠(g_J, u*) [°]", *_flat([(_interval(a.angle), _number(a.angle_predicted)) for a in analyses]))
+    worst = [(_interval(a.worst_joint), _number(a.worst_joint_predicted)) for a in analyses]
+    row("worst task, min cos(g_i, g_J)", *_flat(worst))
+    best = [(_interval(a.worst_rectified), _number(a.worst_rectified_predicted)) for a in analyses]
+    row("worst task, min cos(g_i, u*)", *_flat(best))
+    row("stage 1 valid (T5)", *_flat([(percent(a.valid_rate), "") for a in analyses]))
+    for index in range(max(len(a.diffusion) for a in analyses)):
+        cells = []
+        for a in analyses:
+            d = a.diffusion[index] if index < len(a.diffusion) else None
+            cells.append(("", "") if d is None else (_interval(d.ratio), f"{d.predicted:.3f} (first half)"))
+        step = next(a.diffusion[index].step for a in analyses if index < len(a.diffusion))
+        row(f"tr Σ_LS/Σω²tr Σ_ii, step {step}", *_flat(cells))
+    return table
+
+
+def empirical_table(analysis: LogAnalysis) -> Table:
+    """Predicted and measured drift and diffusion at the frozen checkpoints of one log."""
+    d = analysis.distortion
+    title = (
+        f"empirical SDE, {analysis.name}: predicted from one half of the micro-batches, measured on the other\n"
+        f"projection error of inner products: {d.measured:.2%} measured, {d.bound:.2%} bound (root mean square); "
+        f"worst of {d.pairs}: {d.worst:.1%}"
+    )
+    table = Table("step", "quantity", "aggregator", "delta method (T4)", "Gaussian gradients", "measured", title=title)
+    for point in analysis.empirical:
+        step = str(point.step)
+        for e in point.effective:
+            table.add_row(step, "tr Cov F", e.name, f"{e.diffusion_delta:.4g}", f"{e.diffusion_gaussian:.4g}",
+                          _scientific(e.diffusion))  # fmt: skip
+        for e in point.effective:
+            table.add_row(step, "‖E F‖²", e.name, f"{e.drift_delta:.4g}", f"{e.drift_gaussian:.4g}",
+                          _scientific(e.drift))  # fmt: skip
+        table.add_row(step, "tr Cov F / κ² tr Σ_LS", "came-grad", f"{point.restored_delta:.3f}",
+                      f"{point.restored_gaussian:.3f}", _interval(point.restored))  # fmt: skip
+        for run in point.descent:
+            for at, task in enumerate(analysis.meta["tasks"]):
+                sde = f"{run.effective[at]:.4g} ± {run.effective_error[at]:.1g} (SDE)"
+                loop = f"{run.recursion[at]:.4g} ± {run.recursion_error[at]:.1g} (recursion)"
+                table.add_row(step, f"ΔL of {task}, {run.steps} steps, η = {run.learning_rate:.2g}", run.name, sde, "",
+                              loop)  # fmt: skip
+        table.add_section()
+    return table
+
+
+def _scientific(interval: Interval) -> str:
+    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+
+
+def _flat(pairs: list[tuple[str, str]]) -> list[str]:
+    return [cell for pair in pairs for cell in pair]
+
+
+def _interval(interval: Interval, scale: float = 1.0, unit: str = "") -> str:
+    v, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+    digits = 1 if max(abs(low), abs(high)) >= 10 else 3
+    return f"{v:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

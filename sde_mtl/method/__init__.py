@@ -1,0 +1,1 @@
+"""CAME-Grad's dual and stages by independent routes."""

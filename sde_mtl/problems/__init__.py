@@ -1,0 +1,1 @@
+"""Objectives with known laws, and their gradient noise."""

@@ -1,0 +1,1 @@
+"""Counter-based normals: the number at (seed, path, step, component) depends on nothing else."""

@@ -1,0 +1,1 @@
+"""Training as a stochastic process, and the simulation of many of its paths."""

@@ -1,0 +1,236 @@
+"""The compiled kernels against the batched method in torch, which in turn is compared with cvxpy in test_dual.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from optimizers import came_grad, came_grad_coefficients, came_grad_stages, solve_dual
+from optimizers.aggregators._came_grad_batched import solve_stages
+from optimizers.dual.batched import solve_batch
+from optimizers.gradients._gramian import check_gramian
+from optimizers.kernels.came_grad import stage_rows
+from optimizers.kernels.cholesky import append, delete
+from optimizers.kernels.dual import SOLVED, solve_rows
+from optimizers.kernels.validity import is_gramian
+
+TOLERANCE = 2.0**-26
+WELL_POSED_GAP = 1e-14
+
+
+def compiled(M: Tensor, rho: float) -> Tensor:
+    rows = np.empty((len(M), 2 * M.shape[-1] + 4))
+    solve_rows(M.numpy(), rho, TOLERANCE, rows, 0, len(M))
+    return torch.from_numpy(rows)
+
+
+def batched(M: Tensor, rho: float) -> Tensor:
+    return solve_batch(M, M.new_full((1, M.shape[-1]), 1.0 / M.shape[-1]), rho)
+
+
+@settings(max_examples=300)
+@given(G=zoo.gradients(max_tasks=24), rho=zoo.rhos)
+def test_the_kernel_solves_what_the_batched_method_solves_or_says_so(G: zoo.Matrix, rho: float) -> None:
+    """f(α) agrees to 1e-12 of ‖μ‖max‖g‖ and the gap is small, or the residual is above 1e-14 and the caller told."""
+    M = torch.from_numpy(G @ G.T)[None]
+    tasks = M.shape[-1]
+    fast, slow = compiled(M, rho)[0], batched(M, rho)[0]
+    value, gap = 2 * tasks, 2 * tasks + 1
+    if fast[gap] <= SOLVED and slow[gap] <= SOLVED:
+        size = M.mean((1, 2)).clamp_min(0).sqrt() * M.diagonal(dim1=1, dim2=2).amax(-1).sqrt()
+        assert abs(fast[value] - slow[value]) <= 1e-12 * size.item() + torch.finfo(torch.float64).tiny
+    final = solve_dual(M, rho)
+    assert final.residual.item() <= max(SOLVED, min(fast[gap].item(), slow[gap].item()))
+
+
+@settings(max_examples=100)
+@given(tasks=st.integers(2, 32), seed=zoo.seeds, rho=zoo.rhos, exponent=zoo.exponents)
+def test_independent_gradients_are_solved_by_the_kernel_alone_to_1e14(
+    tasks: int, seed: int, rho: float, exponent: int
+) -> None:
+    G = zoo.sample("independent", tasks, seed) * 10.0**exponent
+    rows = compiled(torch.from_numpy(G @ G.T)[None], rho)
+    assert rows[0, 2 * tasks + 1] <= WELL_POSED_GAP
+
+
+@settings(max_examples=200)
+@given(
+    G=zoo.gradients(max_tasks=8), rho=zoo.rhos, kappa=zoo.kappas, nu=zoo.nus, weighted=st.booleans(),
+    adaptive=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_stages_agree_with_the_batched_ones(
+    G: zoo.Matrix, rho: float, kappa: float, nu: float, weighted: bool, adaptive: bool, data: st.DataObject
+) -> None:
+    """The update from compiled and batched coefficients, relative to κ‖g_J‖, where both are solved and well posed."""
+    tasks = len(G)
+    M = torch.from_numpy(G @ G.T)[None]
+    w = torch.tensor([data.draw(zoo.task_weights(tasks))], dtype=torch.float64)
+    rows = np.empty((1, 5 * tasks + 6))
+    stage_rows(M.numpy(), w.numpy(), rho, kappa, nu, weighted, adaptive, TOLERANCE, rows, 0, 1)
+    fast, slow = torch.from_numpy(rows)[0], solve_stages(M, w, rho, kappa, nu, weighted, adaptive)[0]
+    gap, resolvable = 2 * tasks + 1, 2 * tasks + 3
+    if fast[gap] > SOLVED or slow[gap] > SOLVED or slow[resolvable] > 1e-9 or _near_a_threshold(M, w, slow, tasks):
+        return
+    at = 4 * tasks + 4
+    update = torch.from_numpy(G.T) @ (fast[at : at + tasks] - slow[at : at + tasks])
+    scale = kappa * (torch.from_numpy(G.T) @ w[0]).norm() + kappa * w.max() * np.linalg.norm(G, axis=1).max() * 1e-3
+    assert update.norm() <= 1e-5 * scale + 1e-300
+    assert fast[-1] == slow[-1] or abs(slow[2 * tasks]) <= 1e-12 * M.max()
+
+
+def _near_a_threshold(M: Tensor, w: Tensor, row: Tensor, tasks: int) -> bool:
+    """Where ‖μ‖, ‖g_J‖ or ‖u*‖ nearly vanish, or adaptive fusion jumps, rounding decides what comes next."""
+    largest = M.diagonal(dim1=1, dim2=2).amax()
+    rectified = row[2 * tasks + 4 : 3 * tasks + 4]
+    short = torch.stack([rectified @ M[0] @ rectified, w[0] @ M[0] @ w[0], M.mean()])
+    enhanced, joint = M[0] @ row[3 * tasks + 4 : 4 * tasks + 4], M[0] @ w[0]
+    flat = (enhanced.abs().amin() <= 1e-6 * enhanced.abs().amax()) | (joint.abs().amin() <= 1e-6 * joint.abs().amax())
+    return bool((short <= 1e-8 * largest).any() or flat)
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(zoo.WELL_POSED), tasks=st.integers(2, 6), seed=zoo.seeds, count=st.integers(1, 40))
+def test_a_problem_has_the_same_answer_alone_and_in_a_batch(kind: str, tasks: int, seed: int, count: int) -> None:
+    M = torch.stack([torch.from_numpy(G @ G.T) for G in (zoo.sample(kind, tasks, seed + i) for i in range(count))])
+    together = came_grad_coefficients(M)
+    for index in range(count):
+        assert torch.equal(together[index], came_grad_coefficients(M[index]))
+        assert torch.equal(together[index], came_grad_stages(M[index]).coefficients)
+
+
+def test_threads_change_nothing() -> None:
+    """A batch long enough to be cut gives the bits that one thread gives."""
+    G = torch.randn(20_000, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    M = G @ G.mT
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = came_grad_coefficients(M), solve_dual(M).alpha
+        torch.set_num_threads(2)
+        several = came_grad_coefficients(M), solve_dual(M).alpha
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(alone, several, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_bad_problem_in_any_piece_is_named() -> None:
+    M = torch.eye(3, dtype=torch.float64).repeat(10_000, 1, 1)
+    M[9_999, 1, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"task 1 of problem \(9999,\) is not finite"):
+        came_grad_coefficients(M)
+
+
+def test_a_zero_gradient_and_a_pareto_stationary_point_are_left_to_the_batched_method() -> None:
+    """The kernel says that it has no answer; the public function has one."""
+    for G in ([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]):
+        g = torch.tensor(G, dtype=torch.float64)
+        M = (g @ g.T)[None]
+        assert compiled(M, 0.5)[0, 7] == torch.inf
+        solution = solve_dual(M, 0.5)
+        assert bool(solution.converged.all())
+        assert torch.equal(solution.value, batched(M, 0.5)[:, 6])
+
+
+@settings(max_examples=100)
+@given(tasks=st.integers(1, 12), seed=zoo.seeds, position=st.integers(0, 11))
+def test_the_factor_follows_its_support(tasks: int, seed: int, position: int) -> None:
+    """RᵀR = M_SS, Rᵀp = e and Rᵀq = b after every row appended and one deleted."""
+    rng = np.random.default_rng(seed)
+    G = rng.normal(size=(tasks, tasks + 3))
+    G /= np.linalg.norm(G, axis=1, keepdims=True)
+    M, e, b = G @ G.T, rng.random(tasks), rng.normal(size=tasks)
+    R, p, q = np.empty((tasks, tasks)), np.empty(tasks), np.empty(tasks)
+    for k in range(tasks):
+        column = np.zeros(tasks)
+        column[:k] = M[:k, k]
+        assert append(R, p, q, column, e[k], b[k], k, 1e-10)
+    keep = [i for i in range(tasks) if i != position]
+    if position < tasks:
+        delete(R, p, q, position, tasks)
+    k = len(keep)
+    upper = np.triu(R[:k, :k], 1) + np.diag(1 / np.diagonal(R)[:k])
+    assert upper.T @ upper == pytest.approx(M[np.ix_(keep, keep)], abs=1e-12)
+    assert upper.T @ p[:k] == pytest.approx(e[keep], abs=1e-12)
+    assert upper.T @ q[:k] == pytest.approx(b[keep], abs=1e-12)
+
+
+def test_a_dependent_row_is_refused() -> None:
+    R, p, q = np.empty((2, 2)), np.empty(2), np.empty(2)
+    assert append(R, p, q, np.zeros(2), 1.0, 1.0, 0, 1e-10)
+    assert not append(R, p, q, np.array([1.0, 0.0]), 1.0, 1.0, 1, 1e-10)
+
+
+ENTRIES = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, 1.0 + 1e-9, float("nan"), float("inf"), 1e-320])
+
+
+@given(values=st.lists(ENTRIES, min_size=4, max_size=4))
+def test_the_kernel_and_the_check_agree_on_what_is_a_gramian(values: list[float]) -> None:
+    M = torch.tensor(values, dtype=torch.float64).reshape(2, 2)
+    try:
+        check_gramian(M)
+        valid = True
+    except ValueError:
+        valid = False
+    assert is_gramian(M.numpy(), np.empty(2), TOLERANCE) == valid
+
+
+def test_results_refuse_gradients_changed_after_them() -> None:
+    G = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    result = came_grad(G)
+    update = result.update.clone()
+    G.zero_()
+    assert torch.equal(result.update, update)
+    with pytest.raises(RuntimeError, match="changed in place after came_grad"):
+        _ = result.rectified
+
+
+@pytest.mark.slow
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """A fork inherits the pool but not its threads; a kernel there must not wait for them for ever."""
+    script = """
+import multiprocessing, torch
+from optimizers import came_grad_coefficients
+M = torch.eye(3, dtype=torch.float64).repeat(20_000, 1, 1)
+torch.set_num_threads(2)
+def solve():
+    assert came_grad_coefficients(M).numpy().all()
+solve()
+child = multiprocessing.get_context("fork").Process(target=solve)
+child.start(); child.join(60)
+assert child.exitcode == 0, child.exitcode
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("folder", ["", "elsewhere"])
+def test_an_edit_of_any_kernel_makes_others_compile_anew(folder: str, tmp_path: Path) -> None:
+    """Numba alone would keep a caller whose own file did not change, and run the old code that it was compiled with."""
+    package = tmp_path / "edited"
+    (package / folder).mkdir(parents=True)
+    for parent in {package, package / folder}:
+        (parent / "__init__.py").touch()
+    called = "from optimizers.kernels.compiled import kernel\n@kernel\ndef called(x):\n    return x + {}\n"
+    callee = package / folder / "callee.py"
+    callee.write_text(called.format(1))
+    (package / "caller.py").write_text(
+        f"from edited{'.' if folder else ''}{folder}.callee import called\n"
+        "from optimizers.kernels.compiled import kernel\n@kernel\ndef caller(x):\n    return called(x)\n"
+    )
+    command = [sys.executable, "-c", "from edited.caller import caller; print(caller(1))"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert subprocess.check_output(command, env=environment) == b"2\n"
+    index = next((package / "__pycache__").glob("caller*.nbi"))
+    kept = index.stat().st_mtime_ns
+    assert subprocess.check_output(command, env=environment) == b"2\n"
+    assert index.stat().st_mtime_ns == kept, "an unchanged kernel must not be compiled again"
+    callee.write_text(called.format(10))
+    assert subprocess.check_output(command, env=environment) == b"11\n"

@@ -1,0 +1,114 @@
+"""What the book's pages call: kept results, provenance, tables and figures made of them, values for the text."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from sde_mtl.book import glue as glue_module
+from sde_mtl.book.claims import CHAPTERS, COLOURS, claims_table, verdict_bars
+from sde_mtl.book.phases import main, read_phases
+from sde_mtl.book.provenance import provenances
+from sde_mtl.book.results import cached_result
+from sde_mtl.book.summary import answer
+from sde_mtl.book.training import differences, forest, read_training
+from sde_mtl.book.two_heads import TwoHeads, batches, cosine_figure
+from sde_mtl.claims import CLAIMS, Verdict
+from sde_mtl.theory import STATEMENTS
+
+RESULT = "report-generators-cpu-x86-64-2-cores.json"
+
+
+def test_kept_results_are_found_by_name() -> None:
+    assert cached_result(RESULT).is_file()
+    with pytest.raises(FileNotFoundError, match=rf"no kept result 'none.json'; there are .*{RESULT}"):
+        cached_result("none.json")
+
+
+def test_provenance_names_command_and_date() -> None:
+    entries = provenances()
+    assert "phases.json" in {entry.name for entry in entries}
+    assert all(entry.date.startswith("20") and entry.torch for entry in entries)
+
+
+def test_every_statement_has_a_chapter_and_every_verdict_a_colour() -> None:
+    assert CHAPTERS.keys() == STATEMENTS.keys()
+    assert set(get_args(Verdict)) == COLOURS.keys()
+
+
+def test_the_table_of_claims_is_a_table() -> None:
+    lines = repr(claims_table(CLAIMS)).splitlines()
+    assert len(lines) == len(CLAIMS) + 2
+    assert {line.count("|") for line in lines} == {4}
+
+
+def test_bars_count_all_claims() -> None:
+    numbers = [int(text.get_text()) for text in verdict_bars(CLAIMS).axes[0].texts]
+    assert sum(numbers) == len(CLAIMS)
+
+
+def test_the_kept_phase_diagrams_change_side_at_one_half() -> None:
+    for diagram in read_phases(cached_result("phases.json")):
+        assert abs(diagram.position[:, diagram.nus < 0.5]).max() < 0.05
+        assert abs(diagram.position[:, diagram.nus > 0.5] - 1).max() < 0.05
+
+
+def test_phase_diagrams_are_written_with_provenance(tmp_path: Path) -> None:
+    main([str(tmp_path / "new/phases.json"), "--steps", "2"])
+    assert len(read_phases(tmp_path / "new/phases.json")) == 2
+    assert "saved_phases" in json.loads((tmp_path / "new/phases.provenance.json").read_text())["command"]
+
+
+def test_differences_are_those_of_the_benchmark() -> None:
+    result = read_training(cached_result(RESULT))
+    rows = {row["optimizer"]: row for row in result["optimizers"]}
+    for found in differences(result, "loss rg"):
+        told = rows[found.optimizer]["difference_from_control"]["loss rg"]
+        assert found.mean == pytest.approx(told["mean"])
+        assert found.error == pytest.approx(told["standard_error"])
+
+
+def test_an_unknown_metric_is_named() -> None:
+    with pytest.raises(KeyError, match=r"no metric 'none'; there are .*loss rg"):
+        differences(read_training(cached_result(RESULT)), "none")
+
+
+def test_the_forest_has_a_panel_each_result() -> None:
+    result = read_training(cached_result(RESULT))
+    figure = forest({"one": result, "two": result}, "loss rg")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
+
+
+def test_the_answer_counts_the_claims_of_the_paper() -> None:
+    found = answer()
+    assert found["claims"] == sum(claim.source == "paper" for claim in CLAIMS)
+    assert set(found) >= {"conflict", "harm", "ratio low", "ratio high", "phantoms", "radiographs"}
+
+
+def test_the_two_heads_share_their_trunk() -> None:
+    model, data = TwoHeads(), batches(2)
+    for loss in model(*data[0]):
+        model.zero_grad()
+        loss.backward(retain_graph=True)
+        assert all(p.grad is not None for p in model.trunk.parameters())
+    assert len(cosine_figure([0.1, -0.2]).axes[0].lines[0].get_xdata()) == 2  # type: ignore[arg-type]
+
+
+def test_glue_writes_what_myst_nb_reads() -> None:
+    """The same record as MyST-NB's own function, in a shell of its own."""
+    pytest.importorskip("IPython")
+    original = pytest.importorskip("myst_nb").glue
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    try:
+        with capture_output() as ours:
+            glue_module.glue("rate", 0.5)
+        with capture_output() as theirs:
+            original("rate", 0.5, display=False)
+    finally:
+        InteractiveShell.clear_instance()
+    (a,), (b,) = ours.outputs, theirs.outputs
+    assert (a.data, a.metadata) == (b.data, b.metadata)

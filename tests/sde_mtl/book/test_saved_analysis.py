@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+
+from sde_mtl.book.results import cached_result
+from sde_mtl.book.saved_analysis import AnalysisError, read_analysis
+from sde_mtl.figures.analysis import diffusion_ratios, prediction_against_measurement
+from sde_mtl.gradient_logs.bootstrap import Interval
+
+KEPT = ("analysis-demo.json", "analysis-radiographs.json")
+
+
+def bars(axis: Axes) -> list[ErrorbarContainer]:
+    return [c for c in axis.containers if isinstance(c, ErrorbarContainer)]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_reading_back_loses_nothing(name: str) -> None:
+    path = cached_result(name)
+    written = json.loads(path.read_text())["logs"]
+    read = read_analysis(path)
+    assert [a.as_dict() for a in read] == written
+    assert isinstance(read[0].diffusion[0].ratio, Interval)
+    assert isinstance(read[0].empirical[0].effective[0].drift, Interval)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"logs": [{}]}', '{"logs": [{"name": "x"}]}'])
+def test_a_foreign_file_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.json"
+    path.write_text(text)
+    with pytest.raises(AnalysisError, match=r"foreign\.json is no output of 'sde-mtl analyze"):
+        read_analysis(path)
+    with pytest.raises(AnalysisError, match=r"missing\.json"):
+        read_analysis(tmp_path / "missing.json")
+
+
+def test_ratios_are_drawn_where_they_were_measured_and_none_is_cut_off() -> None:
+    groups = {name: read_analysis(cached_result(name)) for name in KEPT}
+    figure = diffusion_ratios(groups)
+    for axis, analyses in zip(figure.axes, groups.values(), strict=True):
+        for container, analysis in zip(bars(axis), analyses, strict=True):
+            drawn = np.asarray(container.lines[0].get_ydata())
+            assert drawn.tolist() == [d.ratio.value for d in analysis.diffusion]
+        assert axis.get_ylim()[1] > max(d.ratio.high for a in analyses for d in a.diffusion)
+
+
+def test_predictions_are_drawn_against_measurements() -> None:
+    analyses = read_analysis(cached_result(KEPT[0]))
+    delta, gauss = bars(prediction_against_measurement(analyses).axes[0])
+    points = [p for a in analyses for p in a.empirical]
+    assert np.asarray(delta.lines[0].get_xdata()).tolist() == [p.restored_delta for p in points]
+    assert np.asarray(gauss.lines[0].get_xdata()).tolist() == [p.restored_gaussian for p in points]
+    assert np.asarray(gauss.lines[0].get_ydata()).tolist() == [p.restored.value for p in points]
