@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rrg.files import write_bytes
+from optimizers.files import write_bytes
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -20,7 +20,7 @@ from outcome import GOAL_COLUMNS, Goal, Table, seconds
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rrg.files import write_bytes
+from optimizers.files import write_bytes
 
 SCRIPTS = ("dual_solve", "batched", "euler_maruyama", "came_grad_paths", "training_step", "growth")
 

@@ -32,12 +32,12 @@ from optimizers.aggregators._pcgrad import pcgrad
 from optimizers.aggregators.base import JacobianAggregator
 from optimizers.callbacks import JSONLWriter, TensorBoardWriter
 from optimizers.dual.solve import DualSolution, solve_dual
-from optimizers.errors import SolverError, SolverWarning, report_unsolved
+from optimizers.errors import NonFiniteError, SolverError, SolverWarning, report_unsolved
 from optimizers.gradients._gramian import gramian
 from optimizers.gradients._task_gradients import task_gradients
 from optimizers.monitor import ConflictMonitor, ConflictReading
 from optimizers.training.came_grad import CAMEGrad
-from optimizers.training.diagnostics import NonFiniteError, StepDiagnostics
+from optimizers.training.diagnostics import StepDiagnostics
 from optimizers.training.memory import GradientMemory
 from optimizers.training.step import MultiTaskOptimizer
 

@@ -1,4 +1,4 @@
-"""What a step does where a solver did not reach its tolerance, as the caller chose."""
+"""What goes wrong with numbers, and how aggregators say that their solver did not reach its tolerance."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,6 +9,10 @@ from typing import Literal
 OnSolverFailure = Literal["warn", "raise", "linear"]
 
 _collecting: ContextVar[list[str] | None] = ContextVar("collecting", default=None)
+
+
+class NonFiniteError(ValueError):
+    """A loss or a gradient is NaN or infinite. Parameters, gradients and optimizer state are untouched."""
 
 
 class SolverWarning(UserWarning):

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from optimizers.aggregators._came_grad import came_grad_stages
-from optimizers.dual.cone import times
 from optimizers.dual.solve import check_rho
 from optimizers.errors import collect_unsolved
-from optimizers.gradients._gramian import check_gramian, check_task_weights, gramian_of_parameters
+from optimizers.gradients._gramian import gramian_of_parameters
 from optimizers.gradients._task_gradients import any_reached, gradient, loss_values
+from optimizers.gradients.checks import check_gramian, check_task_weights
+from optimizers.linalg import times
 from optimizers.training.diagnostics import cosine_matrix
 from optimizers.training.distributed import average_gradients, averaged, refuse_sharded, world_size
 from optimizers.training.trainable import check_numbers

@@ -17,10 +17,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from optimizers.files import write_bytes, write_json
 from rrg.comparison import Runs, markdown, measured, show, summarize
 from rrg.config import TrainConfig, as_json
 from rrg.errors import TrainingError, shown
-from rrg.files import write_bytes, write_json
 from rrg.reuse import trained
 
 CONTROL = "linear:task_weights=equal"

@@ -11,9 +11,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from optimizers.aggregators._came_grad import check_options
 from rrg.aggregators import check_optimizer
+from rrg.files import check_exist
 from rrg.model.generator import TASKS, ModelConfig
 from rrg.model.tasks import DEFAULT_WEIGHTS
-from rrg.paths import check_exist
 
 PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
 

@@ -18,10 +18,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from optimizers.files import write_json
 from rrg.config import TrainConfig
 from rrg.data.openi import ReportsUnavailable, attribution, read_reports
 from rrg.errors import shown
-from rrg.files import write_json
 from rrg.model.generator import ModelConfig
 from rrg.reuse import trained
 from rrg.train import TrainResult

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from optimizers.files import write_json
 from rrg.aggregators import optimizer_options
 from rrg.config import from_json
 from rrg.data.corpus import ReportDataset
 from rrg.data.study import SPLITS, Corpus, Split
 from rrg.data.tokenizer import Tokenizer
 from rrg.errors import shown
-from rrg.files import write_json
 from rrg.metrics.captions import cider, meteor
 from rrg.metrics.clinical import LABEL_SETS, POLICIES, clinical_efficacy, majority
 from rrg.metrics.labeller import Labeller, RuleLabeller, load_labeller

@@ -1,47 +1,34 @@
-"""Files that appear whole or not at all, whatever kills the process."""
+"""What a run writes and reads beside JSON: tensors; and paths among the options of a command."""
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write to a temporary name, flush to disk, then take the final name in one step.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_bytes(Path(folder) / "a", b"x")
-        ...     [p.name for p in Path(folder).iterdir()]
-        ['a']
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; refuses NaN, which JSON does not have.
-
-    Raises:
-        ValueError: for a non-finite number.
-    """
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+from optimizers.files import write_bytes
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file atomically; tensors may lie on any device."""
+    """Write a safetensors file, whole or not at all; tensors may lie on any device."""
     data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(data))
+
+
+def check_exist(options: object, *names: str) -> None:
+    """Refuse paths that lead nowhere; None is no path.
+
+    Raises:
+        ValueError: naming the option and the path.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> check_exist(SimpleNamespace(reports=None, images=Path("nowhere")), "reports", "images")
+        Traceback (most recent call last):
+        ...
+        ValueError: images: nowhere does not exist
+    """
+    for name in names:
+        path: Path | None = getattr(options, name)
+        if path is not None and not path.exists():
+            raise ValueError(f"{name}: {path} does not exist")

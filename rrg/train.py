@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optimizers import NonFiniteError
+from optimizers.files import write_json
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.data.corpus import ReportDataset
 from rrg.data.tokenizer import Tokenizer
 from rrg.distributed import barrier, local_device, process_group, rank, world_size
 from rrg.errors import TrainingError, shown
 from rrg.evaluate import evaluate, write_samples
-from rrg.files import write_json
 from rrg.metrics.labeller import load_labeller
 from rrg.training import checkpoint
 from rrg.training.journal import Journal

@@ -11,6 +11,7 @@ theory                              one module a statement: derivation, predicti
 read_log, analyze                   gradient logs of real training runs
 """
 
+from optimizers.aggregators.by_name import AGGREGATORS, aggregator
 from sde_mtl.gradient_logs.analysis import LogAnalysis, analyze
 from sde_mtl.gradient_logs.reader import GradientLog, GradientLogError, read_log
 from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
@@ -18,7 +19,6 @@ from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
 from sde_mtl.problems.quadratic import Quadratic
 from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.simulation._simulate import DivergedWarning, Ensemble, simulate
-from sde_mtl.simulation.aggregators import AGGREGATORS, aggregator
 from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama
 from sde_mtl.simulation.state import CheckpointError

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from optimizers.aggregators.by_name import aggregator
 from sde_mtl.claims import CLAIMS
 from sde_mtl.figures import style as figures
 from sde_mtl.figures.gallery import GALLERY
@@ -26,7 +27,6 @@ from sde_mtl.problems.quadratic import Quadratic
 from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.report import write_report
 from sde_mtl.simulation._simulate import recorded_steps, simulate
-from sde_mtl.simulation.aggregators import aggregator
 from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.sweep import read_sweep, run_sweep
 from sde_mtl.theory import FULL, STATEMENTS, Check

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.scaling import scaled
-from optimizers.dual.cone import EPS, times
+from optimizers.aggregators.base import scaled
+from optimizers.kernels.floats import EPS
+from optimizers.linalg import times
 
 ScaleMode = Literal["min", "median", "rmse"]
 RANK = 16 * EPS

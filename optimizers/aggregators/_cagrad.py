@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from optimizers.aggregators._came_grad import came_grad_stages
-from optimizers.aggregators.scaling import scaled
+from optimizers.aggregators.base import scaled
 
 
 def cagrad(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None, *, c: float = 0.5) -> Tensor:

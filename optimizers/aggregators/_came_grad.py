@@ -13,7 +13,7 @@ from optimizers.aggregators._came_grad_batched import solve_stages
 from optimizers.dual.on_cpu import cpu_problems, cpu_weights, run
 from optimizers.dual.solve import DualSolution, check_rho, report_gaps
 from optimizers.dual.solved_rows import SolvedRows
-from optimizers.gradients._gramian import check_gramian, check_task_weights
+from optimizers.gradients.checks import check_gramian, check_task_weights
 
 Center = Literal["mean", "weighted"]
 Fusion = Literal["fixed", "adaptive"]

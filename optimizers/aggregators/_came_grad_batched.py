@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from optimizers.dual.batched import solve_batch
-from optimizers.dual.cone import EPS, quadratic, times
+from optimizers.kernels.floats import EPS
+from optimizers.linalg import quadratic, times
 
 
 def solve_stages(

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from optimizers.aggregators._came_grad import CAMEGradCoefficients, Center, Fusion, came_grad_stages
-from optimizers.dual.batched import power_of_two
 from optimizers.dual.solve import DualSolution
-from optimizers.gradients._gramian import LONG, check_gradients, check_task_weights, gramian
+from optimizers.gradients._gramian import LONG, gramian
+from optimizers.gradients.checks import check_gradients, check_task_weights
 from optimizers.gradients.weighted_sum import weighted_sum
+from optimizers.linalg import power_of_two
 
 SMALL, LARGE = 1e-100, 1e100
 """Squared norms within lose nothing to underflow or overflow that float64 gradients can tell."""

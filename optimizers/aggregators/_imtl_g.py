@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.scaling import power_of_two, unit_gramian
-from optimizers.dual.cone import EPS, times
+from optimizers.aggregators.base import unit_gramian
+from optimizers.kernels.floats import EPS
+from optimizers.linalg import power_of_two, times
 
 RANK = 16 * EPS
 """Times K and the largest eigenvalue: what eigenvalues of the K cosines' matrix cannot be told from 0."""

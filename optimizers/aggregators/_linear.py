@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optimizers.gradients._gramian import check_gramian, check_task_weights
+from optimizers.gradients.checks import check_gramian, check_task_weights
 
 
 def linear(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.scaling import scaled
+from optimizers.aggregators.base import scaled
 from optimizers.dual.active_set import minimize_dual
-from optimizers.dual.cone import quadratic, times
 from optimizers.errors import report_unsolved
+from optimizers.linalg import quadratic, times
 
 TOLERANCE = 1e-12
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.scaling import unit_gramian
+from optimizers.aggregators.base import unit_gramian
 from optimizers.dual.active_set import minimize_dual
-from optimizers.dual.cone import EPS, quadratic, times
 from optimizers.errors import report_unsolved
+from optimizers.kernels.floats import EPS
+from optimizers.linalg import quadratic, times
 
 TOLERANCE = 1e-12
 STATIONARY = 64 * EPS

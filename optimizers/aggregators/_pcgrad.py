@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.scaling import scaled
+from optimizers.aggregators.base import scaled
 
 MOST_TASKS = 8
 """For order="expectation": (K−1)! orders a task, 5,040 at 8 tasks."""

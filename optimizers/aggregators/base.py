@@ -1,16 +1,13 @@
-"""From task gradients to one update: by coefficients, or by an aggregator that needs the gradients themselves."""
+"""What an aggregator is, and what it works on: Gramian and weights, checked and at a scale where nothing overflows."""
 
 from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from optimizers.gradients._gramian import check_gramian, gramian_of_parameters
-from optimizers.gradients._task_gradients import PartialGradients, any_reached
-from optimizers.training.diagnostics import NonFiniteError
-from optimizers.training.distributed import from_first
+from optimizers.gradients.checks import check_gramian, check_task_weights
+from optimizers.linalg import power_of_two
 
 Aggregator = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,73 +34,83 @@ def check_aggregator(aggregator: Any) -> None:
         )
 
 
-def jacobian_update(
-    aggregator: JacobianAggregator,
-    gradients: PartialGradients,
-    parameters: Sequence[Tensor],
-    weights: Tensor,
-    group: Any = None,
-) -> list[Tensor | None]:
-    """The aggregator's update, parameter by parameter; None where no task reaches the parameter.
+class Scaled(NamedTuple):
+    """Answer of :func:`scaled`; all float64."""
+
+    gramian: Tensor
+    """(..., K, K), exactly symmetric, the largest diagonal entry in [1, 2) or 0."""
+    weights: Tensor
+    """(..., K), the largest in [1, 2)."""
+    unit: Tensor
+    """(..., 1), a power of two: the task weights are ``weights * unit``."""
+
+    def weighted_gramian(self) -> Tensor:
+        """(..., K, K) Gramian of the ω_i g_i, up to a power of two."""
+        return self.gramian * self.weights[..., :, None] * self.weights[..., None, :]
+
+
+class UnitGramian(NamedTuple):
+    """Answer of :func:`unit_gramian`; all float64 or bool."""
+
+    cosines: Tensor
+    """(..., K, K) cosines between the task gradients; rows and columns of absent tasks are those of the identity."""
+    norms: Tensor
+    """(..., K) ‖g_i‖."""
+    weights: Tensor
+    """(..., K) task weights ω."""
+    present: Tensor
+    """(..., K) bool, ‖g_i‖ > 0 and ω_i > 0."""
+
+
+def scaled(gramian: Tensor, task_weights: Tensor | Sequence[float] | None) -> Scaled:
+    """Gramian and weights, divided by powers of two.
+
+    These are exact: a method that is homogeneous gives the same coefficients, to the bit, for Gramians that differ by
+    a power of two.
+
+    Args:
+        gramian: (..., K, K) float32 or float64.
+        task_weights: (K,) or (..., K), ω ≥ 0, not all zero; ones by default.
 
     Raises:
-        ValueError: if the aggregator gives another shape than (P,), or numbers that are not finite.
+        ValueError: for a matrix that is no Gramian, or bad weights.
+
+    Example:
+        >>> scaled(1e300 * torch.eye(2).double(), [1.0, 4.0]).weighted_gramian()
+        tensor([[0.0933, 0.0000],
+                [0.0000, 1.4932]], dtype=torch.float64)
     """
-    if not parameters:
-        return []
-    sizes = [p.numel() for p in parameters]
-    dtype = reduce(torch.promote_types, {p.dtype for p in parameters})
-    jacobian = torch.zeros(len(gradients), sum(sizes), dtype=dtype, device=parameters[0].device)
-    for row, of_task in zip(jacobian, gradients, strict=True):
-        for slot, part in zip(row.split(sizes), of_task, strict=True):
-            if part is not None:
-                slot.copy_(part.reshape(-1))
-    update = aggregator.combine(jacobian, weights.to(jacobian))
-    if update.shape != (sum(sizes),) or not update.isfinite().all():
-        raise ValueError(
-            f"{aggregator!r} must combine finite (K, P) gradients into a finite update of shape ({sum(sizes)},), got "
-            f"shape {tuple(update.shape)}, {int((~update.isfinite()).sum())} entries not finite"
-        )
-    update = from_first(update, group, jacobian.device)
-    columns = zip(*gradients, strict=True)
-    return [
-        slot.reshape(p.shape).to(p) if any_reached(column) else None
-        for slot, p, column in zip(update.split(sizes), parameters, columns, strict=True)
-    ]
+    M = check_gramian(gramian)
+    weights = check_task_weights(task_weights, M)
+    tasks = M.shape[-1]
+    batch = torch.broadcast_shapes(M.shape[:-2], weights.shape[:-1])
+    weights = weights.expand(*batch, tasks)
+    unit = power_of_two(weights.amax(-1, keepdim=True))
+    M = M / power_of_two(M.diagonal(dim1=-2, dim2=-1).amax(-1))[..., None, None]
+    M = (M + M.mT) / 2
+    return Scaled(M.expand(*batch, tasks, tasks), weights / unit, unit)
 
 
-def check_finite_gramian(gramian: Tensor) -> None:
-    """Refuse the Gramian of gradients that are not finite.
+def unit_gramian(gramian: Tensor, task_weights: Tensor | Sequence[float] | None) -> UnitGramian:
+    """Cosines between task gradients, for methods that look at g_i/‖g_i‖.
 
     Raises:
-        NonFiniteError: naming the task.
+        ValueError: for a matrix that is no Gramian, or bad weights.
+
+    Example:
+        >>> unit_gramian(torch.tensor([[25.0, 8.0], [8.0, 4.0]]), None).cosines
+        tensor([[1.0000, 0.8000],
+                [0.8000, 1.0000]], dtype=torch.float64)
     """
-    try:
-        check_gramian(gramian)
-    except ValueError as error:
-        raise NonFiniteError(str(error)) from None
-
-
-def check_finite(update: Sequence[Tensor | None], name: str) -> None:
-    """Refuse an update that is not finite.
-
-    Raises:
-        NonFiniteError: saying so of ``name``.
-    """
-    if gramian_of_parameters([update]).isfinite().all():
-        return
-    # Squares of float64 may overflow where their roots do not.
-    if not all(part.isfinite().all() for part in update if part is not None):
-        raise NonFiniteError(f"{name} is not finite")
-
-
-def check_coefficients(coefficients: Tensor, tasks: int, aggregator: Any) -> None:
-    """Refuse coefficients that no update can be made of.
-
-    Raises:
-        ValueError: naming the aggregator and what it gave.
-    """
-    if coefficients.shape != (tasks,) or not coefficients.isfinite().all():
-        raise ValueError(
-            f"{aggregator!r} must give {tasks} finite coefficients, one a task, got {coefficients.tolist()}"
-        )
+    M = check_gramian(gramian)
+    weights = check_task_weights(task_weights, M)
+    tasks = M.shape[-1]
+    batch = torch.broadcast_shapes(M.shape[:-2], weights.shape[:-1])
+    M = M.expand(*batch, tasks, tasks)
+    weights = weights.expand(*batch, tasks)
+    norms = M.diagonal(dim1=-2, dim2=-1).sqrt()
+    present = (norms > 0) & (weights > 0)
+    inverse = torch.where(present, 1.0 / torch.where(present, norms, 1.0), 0.0)
+    cosines = ((M / 2 + M.mT / 2) * inverse[..., :, None] * inverse[..., None, :]).clamp(-1.0, 1.0)
+    identity = torch.eye(tasks, dtype=torch.bool, device=M.device)
+    return UnitGramian(torch.where(identity, 1.0, cosines), norms, weights, present)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optimizers.dual.cone import ROUNDING, equilibrated, project_cone, quadratic, times
+from optimizers.dual.cone import equilibrated, project_cone
+from optimizers.kernels.floats import ROUNDING
+from optimizers.linalg import quadratic, times
 
 
 class ActiveSetSolution(NamedTuple):

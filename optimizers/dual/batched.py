@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from optimizers.dual.active_set import minimize_dual, polish
-from optimizers.dual.cone import EPS, quadratic, times
-
-TINY = torch.finfo(torch.float64).tiny
+from optimizers.kernels.floats import EPS, ROUNDING, TINY
+from optimizers.linalg import power_of_two, quadratic, times
 
 
 def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
@@ -36,7 +35,7 @@ def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
     weights = centre.expand(len(M), tasks)
     b = times(M, weights)
     squared = (weights * b).sum(-1)
-    rounding = 8 * EPS * (weights * M.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()).sum(-1) ** 2
+    rounding = ROUNDING * (weights * M.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()).sum(-1) ** 2
     vanishing = squared <= rounding
     centre_norm = torch.where(vanishing, 0.0, squared).sqrt()
     b = torch.where(vanishing[:, None], 0.0, b)
@@ -94,9 +93,3 @@ def _two_tasks(M: Tensor, b: Tensor, radius: Tensor) -> Tensor:
 def _multipliers(M: Tensor, alpha: Tensor, radius: Tensor) -> Tensor:
     length = quadratic(M, alpha).clamp_min(0).sqrt()
     return alpha * (radius / torch.where(length > 0, length, torch.inf))[:, None]
-
-
-def power_of_two(x: Tensor) -> Tensor:
-    """The power of two just above |x|, 1 for 0: scaling by it is exact."""
-    exponent = torch.frexp(x.abs()).exponent
-    return torch.where(x == 0, 1.0, torch.ldexp(torch.ones_like(x), exponent))

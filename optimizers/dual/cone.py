@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-EPS = torch.finfo(torch.float64).eps
-ROUNDING = 8 * EPS
+from optimizers.kernels.floats import ROUNDING
+from optimizers.linalg import times
 
 
 def project_cone(gramian: Tensor, centre_products: Tensor, max_iterations: int) -> Tensor:
@@ -78,13 +78,3 @@ def equilibrated(M: Tensor, inverse: Tensor, support: Tensor) -> Tensor:
     both = support[:, :, None] & support[:, None, :]
     scaled = torch.where(both, M * inverse[:, :, None] * inverse[:, None, :], 0.0)
     return scaled + torch.diag_embed((~support).to(M.dtype))
-
-
-def times(M: Tensor, x: Tensor) -> Tensor:
-    """Mx over leading dimensions."""
-    return (M @ x[..., None])[..., 0]
-
-
-def quadratic(M: Tensor, x: Tensor) -> Tensor:
-    """xᵀMx over leading dimensions."""
-    return (x * times(M, x)).sum(-1)

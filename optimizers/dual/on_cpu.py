@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimizers.gradients._gramian import check_gramian
+from optimizers.gradients.checks import check_gramian
 from optimizers.kernels.threads import in_threads
 
 WORK = 1 << 12

@@ -19,7 +19,7 @@ from optimizers.dual.batched import solve_batch
 from optimizers.dual.on_cpu import cpu_problems, run
 from optimizers.dual.solved_rows import SolvedRows
 from optimizers.errors import report_unsolved
-from optimizers.gradients._gramian import check_gramian
+from optimizers.gradients.checks import check_gramian
 
 TOLERANCE = 1e-12
 

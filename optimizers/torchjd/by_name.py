@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.gradients._gramian import check_gradients, check_gramian, check_task_weights
+from optimizers.gradients.checks import check_gradients, check_gramian, check_task_weights
 from optimizers.torchjd.installed import installed
 
 BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")

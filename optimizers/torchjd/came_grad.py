@@ -11,7 +11,7 @@ from optimizers.aggregators._came_grad import (
     came_grad_stages,
     check_options,
 )
-from optimizers.gradients._gramian import check_task_weights
+from optimizers.gradients.checks import check_task_weights
 from optimizers.torchjd.weighting import FunctionAggregator, FunctionWeighting, TaskWeights
 
 

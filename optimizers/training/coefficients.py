@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.base import check_coefficients
 from optimizers.errors import OnSolverFailure, SolverError, SolverWarning, collect_unsolved
 from optimizers.training.distributed import from_first
 from optimizers.training.gramian_average import GramianAverage
@@ -87,3 +86,15 @@ class CoefficientSolver:
         self.average.keep(averaged)
         self.reuse.keep(coefficients, weights)
         self._last = None
+
+
+def check_coefficients(coefficients: Tensor, tasks: int, aggregator: Any) -> None:
+    """Refuse coefficients that no update can be made of.
+
+    Raises:
+        ValueError: naming the aggregator and what it gave.
+    """
+    if coefficients.shape != (tasks,) or not coefficients.isfinite().all():
+        raise ValueError(
+            f"{aggregator!r} must give {tasks} finite coefficients, one a task, got {coefficients.tolist()}"
+        )

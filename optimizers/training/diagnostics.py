@@ -7,10 +7,6 @@ import torch
 from torch import Tensor
 
 
-class NonFiniteError(ValueError):
-    """A loss or a gradient is NaN or infinite. Parameters, gradients and optimizer state are untouched."""
-
-
 @dataclass(frozen=True)
 class StepDiagnostics:
     """What the last backward saw and decided; CPU tensors, float64 unless said otherwise.

@@ -1,16 +1,14 @@
 """The update of one step: micro-batches added up, averaged over the processes, and aggregated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from optimizers.aggregators.base import (
-    Aggregator,
-    JacobianAggregator,
-    check_finite,
-    check_finite_gramian,
-    jacobian_update,
-)
+from optimizers.aggregators.base import Aggregator, JacobianAggregator
+from optimizers.errors import NonFiniteError
 from optimizers.gradients._gramian import gramian_of_parameters
 from optimizers.gradients._task_gradients import (
     PartialGradients,
@@ -19,10 +17,11 @@ from optimizers.gradients._task_gradients import (
     filled,
     refuse_reentrant_checkpoints,
 )
+from optimizers.gradients.checks import check_gramian
 from optimizers.gradients.weighted_sum import weighted_sum
 from optimizers.training.coefficients import CoefficientSolver
-from optimizers.training.diagnostics import NonFiniteError, StepDiagnostics, fresh_diagnostics, stale_diagnostics
-from optimizers.training.distributed import average_gradients, averaged, world_size
+from optimizers.training.diagnostics import StepDiagnostics, fresh_diagnostics, stale_diagnostics
+from optimizers.training.distributed import average_gradients, averaged, from_first, world_size
 from optimizers.training.features import gradient_through, gradients_at
 from optimizers.training.micro_batches import GradientSum, MicroBatch, empty_sum, gradient_sum
 
@@ -192,3 +191,63 @@ class JointUpdate:
         check_finite(updates[0], "a gradient of the update")
         self.solver.keep()
         return updates[0], fresh_diagnostics(losses, M, coefficients, fields)
+
+
+def jacobian_update(
+    aggregator: JacobianAggregator,
+    gradients: PartialGradients,
+    parameters: Sequence[Tensor],
+    weights: Tensor,
+    group: Any = None,
+) -> list[Tensor | None]:
+    """The aggregator's update, parameter by parameter; None where no task reaches the parameter.
+
+    Raises:
+        ValueError: if the aggregator gives another shape than (P,), or numbers that are not finite.
+    """
+    if not parameters:
+        return []
+    sizes = [p.numel() for p in parameters]
+    dtype = reduce(torch.promote_types, {p.dtype for p in parameters})
+    jacobian = torch.zeros(len(gradients), sum(sizes), dtype=dtype, device=parameters[0].device)
+    for row, of_task in zip(jacobian, gradients, strict=True):
+        for slot, part in zip(row.split(sizes), of_task, strict=True):
+            if part is not None:
+                slot.copy_(part.reshape(-1))
+    update = aggregator.combine(jacobian, weights.to(jacobian))
+    if update.shape != (sum(sizes),) or not update.isfinite().all():
+        raise ValueError(
+            f"{aggregator!r} must combine finite (K, P) gradients into a finite update of shape ({sum(sizes)},), got "
+            f"shape {tuple(update.shape)}, {int((~update.isfinite()).sum())} entries not finite"
+        )
+    update = from_first(update, group, jacobian.device)
+    columns = zip(*gradients, strict=True)
+    return [
+        slot.reshape(p.shape).to(p) if any_reached(column) else None
+        for slot, p, column in zip(update.split(sizes), parameters, columns, strict=True)
+    ]
+
+
+def check_finite_gramian(gramian: Tensor) -> None:
+    """Refuse the Gramian of gradients that are not finite.
+
+    Raises:
+        NonFiniteError: naming the task.
+    """
+    try:
+        check_gramian(gramian)
+    except ValueError as error:
+        raise NonFiniteError(str(error)) from None
+
+
+def check_finite(update: Sequence[Tensor | None], name: str) -> None:
+    """Refuse an update that is not finite.
+
+    Raises:
+        NonFiniteError: saying so of ``name``.
+    """
+    if gramian_of_parameters([update]).isfinite().all():
+        return
+    # Squares of float64 may overflow where their roots do not.
+    if not all(part.isfinite().all() for part in update if part is not None):
+        raise NonFiniteError(f"{name} is not finite")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from optimizers.aggregators.base import Aggregator, JacobianAggregator
-from optimizers.errors import OnSolverFailure
+from optimizers.errors import NonFiniteError, OnSolverFailure
 from optimizers.training.clipping import clip
 from optimizers.training.coefficients import CoefficientSolver
-from optimizers.training.diagnostics import NonFiniteError, StepDiagnostics
+from optimizers.training.diagnostics import StepDiagnostics
 from optimizers.training.distributed import refuse_sharded, world_size
 from optimizers.training.gramian_average import GramianAverage
 from optimizers.training.joint_update import JointUpdate, Observer

@@ -18,8 +18,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from optimizers.files import write_bytes
 from rrg.data.archives import DamagedArchive, members
-from rrg.files import write_bytes
 
 WHEEL = "torchxrayvision==1.5.7"
 MEMBER = "torchxrayvision/data/NLMCXR_reports.tgz"

@@ -12,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from optimizers.files import write_json
 from rrg.data.images import UNREADABLE, BrokenImage, read_image
 from rrg.data.study import Split
-from rrg.files import write_json
 
 Verify = Literal["decode", "open", "exists"]
 Kind = Literal[

@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from optimizers import task_gradients
+from optimizers.files import write_json
 from optimizers.gradients._gramian import gramian_of_parameters
-from rrg.files import write_json, write_tensors
+from rrg.files import write_tensors
 from rrg.gradient_log.curvature import hessians, orthonormal
 from rrg.gradient_log.sketch import CountSketch
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from optimizers.files import write_bytes
 from rrg.data.images import Pixels, study_images
 from rrg.data.study import CONDITIONS, Corpus, LabelState, Study
-from rrg.files import write_bytes
 
 SHOWN = 24
 LARGEST = 256

@@ -16,6 +16,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from optimizers.files import write_bytes
 from rrg.data.annotations import decoded
 from rrg.data.archives import DamagedArchive, members
 from rrg.data.images import BrokenImage
@@ -31,8 +32,7 @@ from rrg.data.openi import (
     read_reports,
 )
 from rrg.data.study import SPLITS, Split, split_of
-from rrg.files import write_bytes
-from rrg.paths import check_exist
+from rrg.files import check_exist
 from rrg.prepare.download import download
 from rrg.prepare.output import DataSet, Plain, begin, finish, plain_options, refuse, shrunk
 

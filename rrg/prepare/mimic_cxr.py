@@ -24,7 +24,7 @@ from rich.progress import track
 
 from rrg.data.openi import clean
 from rrg.data.study import Split
-from rrg.paths import check_exist
+from rrg.files import check_exist
 from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse
 from rrg.prepare.sections import findings_of
 

@@ -12,11 +12,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from optimizers.files import write_bytes, write_json
 from rrg.data.annotations import counts, parse
 from rrg.data.images import UNREADABLE, BrokenImage, to_grey
 from rrg.data.problems import DamagedAnnotation, summary
 from rrg.data.study import SPLITS, Split
-from rrg.files import write_bytes, write_json
 
 MARK = "preparing.json"
 """Options of a preparation that has begun and not ended."""

@@ -10,12 +10,12 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from optimizers.files import write_bytes
 from rrg.data.images import BrokenImage
 from rrg.data.openi import attribution
 from rrg.data.problems import is_inside
 from rrg.data.study import Split, split_of
-from rrg.files import write_bytes
-from rrg.paths import check_exist
+from rrg.files import check_exist
 from rrg.prepare.matching import CHEXPERT, NIH, NO_FINDING, Conditions, match, read_candidates
 from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse, shrunk
 

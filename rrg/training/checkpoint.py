@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rrg.files import write_json, write_tensors
+from optimizers.files import write_json
+from rrg.files import write_tensors
 
 KEEP = 2
 

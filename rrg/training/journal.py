@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from rrg.files import write_bytes
+from optimizers.files import write_bytes
 
 
 class Journal:

@@ -25,13 +25,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from optimizers.aggregators.base import Aggregator
+from optimizers.aggregators.by_name import aggregator
 from sde_mtl.gradient_logs.bootstrap import Interval, bootstrap
 from sde_mtl.gradient_logs.reader import FrozenSet, GradientLog
 from sde_mtl.problems.quadratic import Problem
 from sde_mtl.random.normals import normals
 from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.aggregators import Aggregator, aggregate, aggregator
-from sde_mtl.simulation.dynamics import EffectiveSDE, Recursion
+from sde_mtl.simulation.dynamics import EffectiveSDE, Recursion, aggregate
 
 Array = NDArray[np.float64]
 SAMPLES = 1000

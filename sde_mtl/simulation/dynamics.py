@@ -10,9 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from optimizers import gramian
+from optimizers.aggregators.base import Aggregator
 from sde_mtl.problems.quadratic import Problem, Quadratic
 from sde_mtl.random.normals import AdditiveNoise, GradientNoise, normals_in_pairs
-from sde_mtl.simulation.aggregators import Aggregator, aggregate
 
 DIFFERENCE = 1e-4
 """Size of the central differences of F, relative to the largest gradient entry."""
@@ -37,7 +38,7 @@ class Recursion:
         problem: the objectives.
         noise: the gradient noise.
         aggregator: Gramian (n, K, K) and task weights (K,) to coefficients (n, K), such as
-            :func:`optimizers.linear` or :func:`sde_mtl.simulation.aggregators.aggregator`'s.
+            :func:`optimizers.linear` or :func:`sde_mtl.aggregator`'s.
         task_weights: (K,).
         learning_rate: η > 0.
 
@@ -184,6 +185,18 @@ class LinearSDE:
         z = normals_in_pairs(paths, step, self.dimension, seed=seed, dtype=theta.dtype)
         joint = torch.einsum("k,nkd->nd", self.task_weights.to(theta), self.problem.gradients(theta))
         return theta - self.time_step * joint + z @ self.factor.to(theta).T
+
+
+def aggregate(function: Aggregator, gradients: Tensor, task_weights: Tensor) -> Tensor:
+    """F(G), the aggregated gradients: (n, K, d) → (n, d); coefficients are computed in float64.
+
+    Example:
+        >>> from optimizers import linear
+        >>> aggregate(linear, torch.eye(2).double()[None], torch.tensor([1.0, 4.0]).double())
+        tensor([[1., 4.]], dtype=torch.float64)
+    """
+    coefficients = function(gramian(gradients), task_weights.to(gradients.device))
+    return torch.einsum("nk,nkd->nd", coefficients.to(gradients), gradients)
 
 
 def square_root(covariance: Tensor) -> Tensor:

@@ -42,12 +42,12 @@ import pyarrow.parquet as pq
 import torch
 from rich.progress import Progress
 
+from optimizers.aggregators.by_name import aggregator
 from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
 from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
 from sde_mtl.problems.quadratic import Problem, Quadratic
 from sde_mtl.random.normals import AdditiveNoise, GradientNoise
 from sde_mtl.simulation._simulate import DivergedWarning, recorded_steps, simulate
-from sde_mtl.simulation.aggregators import aggregator
 from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
 
 if sys.version_info >= (3, 11):
@@ -182,7 +182,7 @@ def run_sweep(
         tables.append(part)
     whole = pa.concat_tables(tables, promote_options="permissive")
     content = json.dumps({"points": sweep.points, "torch": torch.__version__})
-    whole = whole.replace_schema_metadata({"sde_mtl.simulation.sweep": content})
+    whole = whole.replace_schema_metadata({"sde_mtl.sweep": content})
     _write(whole, out)
     shutil.rmtree(parts)
     return whole

@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from optimizers.files import write_json
 from rrg.comparison import measured
 from rrg.config import TrainConfig
 from rrg.data.grammar import phantom_studies
@@ -22,7 +23,6 @@ from rrg.data.labels.rules import label
 from rrg.data.study import SPLITS, Corpus, Study
 from rrg.data.tokenizer import Tokenizer
 from rrg.evaluate import EvaluateConfig, cli, evaluate
-from rrg.files import write_json
 from rrg.metrics import captions
 from rrg.metrics.clinical import POLICIES, clinical_efficacy, majority
 from rrg.metrics.labeller import RuleLabeller, load_labeller

@@ -11,11 +11,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from optimizers.files import write_bytes
 from rrg.data.labels.rules import label, mesh_labels
 from rrg.data.openi import RawReport, attribution, read_reports
 from rrg.data.study import CONDITIONS, LabelState
 from rrg.errors import shown
-from rrg.files import write_bytes
 
 HEADINGS = ("condition", "tagged", "precision", "recall", "F1", "κ")
 COMMAND = "python -m rrg.data.labels --markdown book/labeller.md"

@@ -173,7 +173,7 @@ def test_what_is_not_solved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None
     unsolved = solve_nash(three, max_iterations=0)
     assert not unsolved.converged
     assert unsolved.residual > 0.1
-    module = importlib.import_module("optimizers.nash_mtl")
+    module = importlib.import_module("optimizers.aggregators._nash_mtl")
     monkeypatch.setattr(module, "solve_nash", partial(solve_nash, max_iterations=0))
     with pytest.warns(SolverWarning, match=r"relative residual of .* only, in 1 problem"):
         nash_mtl(torch.stack([three, torch.eye(3)]))

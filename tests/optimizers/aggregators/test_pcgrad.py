@@ -127,7 +127,7 @@ def test_three_tasks_may_be_harmed() -> None:
 def test_large_batches_are_taken_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     G = torch.randn(7, 5, 6, dtype=torch.float64)
     whole = pcgrad(gramian(G), order="expectation")
-    monkeypatch.setattr(importlib.import_module("optimizers.pcgrad"), "CHUNK", 100)
+    monkeypatch.setattr(importlib.import_module("optimizers.aggregators._pcgrad"), "CHUNK", 100)
     assert torch.allclose(pcgrad(gramian(G), order="expectation"), whole, rtol=1e-12, atol=1e-12)
 
 

@@ -116,7 +116,7 @@ def test_mgda_agrees_with_cvxpy() -> None:
 
 def test_mgda_reports_what_it_did_not_solve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault injection: the active-set method stops after one round."""
-    module = importlib.import_module("optimizers.mgda")
+    module = importlib.import_module("optimizers.aggregators._mgda")
     whole = module.minimize_dual
     monkeypatch.setattr(module, "minimize_dual", lambda M, b, r, most: whole(M, b, r, 1))
     with pytest.warns(SolverWarning, match=r"minimum-norm point of 1 problem\(s\) has an optimality gap of up to"):

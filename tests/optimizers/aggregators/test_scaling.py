@@ -6,7 +6,8 @@ import zoo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizers.aggregators.scaling import power_of_two, scaled, unit_gramian
+from optimizers.aggregators.base import scaled, unit_gramian
+from optimizers.linalg import power_of_two
 
 
 @given(x=st.floats(allow_nan=False, allow_infinity=False))

@@ -16,7 +16,7 @@ from torch import Tensor
 from optimizers import came_grad, came_grad_coefficients, came_grad_stages, solve_dual
 from optimizers.aggregators._came_grad_batched import solve_stages
 from optimizers.dual.batched import solve_batch
-from optimizers.gradients._gramian import check_gramian
+from optimizers.gradients.checks import check_gramian
 from optimizers.kernels.came_grad import stage_rows
 from optimizers.kernels.cholesky import append, delete
 from optimizers.kernels.dual import SOLVED, solve_rows

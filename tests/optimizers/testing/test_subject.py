@@ -130,7 +130,7 @@ def test_load_looks_into_the_working_directory(tmp_path: Path, monkeypatch: pyte
         ("optimizers:nothing", ValueError, "'optimizers' has no 'nothing'"),
         ("no_such_module:x", ImportError, "no_such_module"),
         ("optimizers.torchjd:torchjd_aggregator(name)", ValueError, "must be Python literals"),
-        ("optimizers.aggregators.base:check_coefficients", TypeError, "neither"),
+        ("optimizers.training.coefficients:check_coefficients", TypeError, "neither"),
         ("torch:add", TypeError, "no signature"),
         ("optimizers.gradients._gramian:CHUNK", TypeError, "cannot be called"),
     ],

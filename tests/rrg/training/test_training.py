@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import optimizers.files
 import rrg.training.run
+from optimizers.files import write_json
 from rrg.config import TrainConfig, as_json, from_json
 from rrg.data.grammar import phantom_studies
 from rrg.errors import TrainingError
-from rrg.files import write_json, write_tensors
+from rrg.files import write_tensors
 from rrg.gradient_log.sketch import CountSketch
 from rrg.gradient_log.writer import GradientLogWriter
 from rrg.model.generator import TASKS, ModelConfig
@@ -291,7 +293,7 @@ def test_a_full_disk_ends_with_a_message_and_a_usable_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny(tmp_path / "whole"))
-    real = rrg.files.os.fsync
+    real = optimizers.files.os.fsync
     written: list[int] = []
 
     def full(descriptor: int) -> None:
@@ -302,12 +304,12 @@ def test_a_full_disk_ends_with_a_message_and_a_usable_checkpoint(
 
     before_second_checkpoint = 10**6
     with monkeypatch.context() as patch:
-        patch.setattr(rrg.files.os, "fsync", full)
+        patch.setattr(optimizers.files.os, "fsync", full)
         train(tiny(tmp_path / "count", steps=3, frozen_at=(0.0,)))
     before_second_checkpoint = len(written) - 1
     written.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(rrg.files.os, "fsync", full)
+        patch.setattr(optimizers.files.os, "fsync", full)
         with pytest.raises(TrainingError, match=r"cannot write to .*No space left.*step-000003.*--resume"):
             train(tiny(tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-000003"]

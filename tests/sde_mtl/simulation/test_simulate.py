@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizers import came_grad_coefficients, linear
+from optimizers.aggregators.by_name import AGGREGATORS, aggregator
 from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
 from sde_mtl.problems.quadratic import Quadratic
 from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.simulation._simulate import BLOCK, DivergedWarning, simulate
-from sde_mtl.simulation.aggregators import AGGREGATORS, aggregator
 from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.state import CheckpointError
 from sde_mtl.theory.sensitivity import linearize

@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from optimizers.aggregators.by_name import aggregator
 from sde_mtl.cli import main
 from sde_mtl.problems.quadratic import Quadratic
 from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.simulation import sweep as sweep_module
 from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.aggregators import aggregator
 from sde_mtl.simulation.dynamics import Recursion
 from sde_mtl.simulation.sweep import SweepError, read_sweep, run_point, run_sweep
 
@@ -44,7 +44,7 @@ def test_rows_are_those_of_the_simulations(file: Path) -> None:
     assert [r["coordinate"] for r in rows] == [0, 1]
     assert [r["mean"] for r in rows] == pytest.approx(direct.mean[0].tolist(), rel=1e-12)
     assert [r["variance"] for r in rows] == pytest.approx(direct.covariance[0].diagonal().tolist(), rel=1e-10)
-    assert json.loads(pq.read_schema(out).metadata[b"sde_mtl.simulation.sweep"])["torch"] == torch.__version__
+    assert json.loads(pq.read_schema(out).metadata[b"sde_mtl.sweep"])["torch"] == torch.__version__
     assert not list(out.parent.glob("*.parts"))
 
 

@@ -1,5 +1,6 @@
-"""Aggregators by name, with their options checked before any work is done."""
+"""Aggregators by name with their options, as command lines and configuration files give them."""
 
+import ast
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -8,20 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers import (
-    aligned_mtl,
-    cagrad,
-    came_grad_coefficients,
-    gramian,
-    imtl_g,
-    linear,
-    mgda,
-    nash_mtl,
-    pcgrad,
-)
-
-Aggregator = Callable[[Tensor, Tensor], Tensor]
-"""Gramian (..., K, K) and task weights (K,) to coefficients (..., K) of the update."""
+from optimizers.aggregators._aligned_mtl import aligned_mtl
+from optimizers.aggregators._cagrad import cagrad
+from optimizers.aggregators._came_grad import came_grad_coefficients
+from optimizers.aggregators._imtl_g import imtl_g
+from optimizers.aggregators._linear import linear
+from optimizers.aggregators._mgda import mgda
+from optimizers.aggregators._nash_mtl import nash_mtl
+from optimizers.aggregators._pcgrad import pcgrad
+from optimizers.aggregators.base import Aggregator
 
 
 def equal(gramian: Tensor, task_weights: Tensor) -> Tensor:
@@ -52,7 +48,7 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     """An aggregator with its options bound.
 
     Args:
-        name: a key of :data:`AGGREGATORS`.
+        name: a key of :data:`AGGREGATORS`, also with options as :func:`parse_options` reads them.
         options: of that aggregator, such as ``kappa`` and ``nu`` for "came-grad", ``c`` for "cagrad".
 
     Raises:
@@ -61,13 +57,17 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     Example:
         >>> aggregator("came-grad", nu=1.0, kappa=1.0)(torch.eye(2).double(), torch.tensor([1.0, 4.0]).double())
         tensor([1., 4.], dtype=torch.float64)
+        >>> aggregator("came-grad:nu=1.0:kappa=1.0")(torch.eye(2).double(), torch.tensor([1.0, 4.0]).double())
+        tensor([1., 4.], dtype=torch.float64)
         >>> aggregator("adam")
         Traceback (most recent call last):
         ValueError: unknown aggregator 'adam'; there are linear, equal, mgda, pcgrad, cagrad, imtl-g, aligned-mtl,
         nash-mtl, came-grad
     """
+    name, written = parse_options(name)
     if name not in AGGREGATORS:
         raise ValueError(f"unknown aggregator {name!r}; there are {', '.join(AGGREGATORS)}")
+    options = {**written, **options}
     known = list(inspect.signature(AGGREGATORS[name]).parameters)[2:]
     unknown = sorted(options.keys() - set(known))
     if unknown:
@@ -77,12 +77,26 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     return bound
 
 
-def aggregate(function: Aggregator, gradients: Tensor, task_weights: Tensor) -> Tensor:
-    """F(G), the aggregated gradients: (n, K, d) → (n, d); coefficients are computed in float64.
+def parse_options(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``NAME[:option=value…]``; values are Python literals, and otherwise words.
+
+    Raises:
+        ValueError: for an option without a value, naming it.
 
     Example:
-        >>> aggregate(linear, torch.eye(2).double()[None], torch.tensor([1.0, 4.0]).double())
-        tensor([[1., 4.]], dtype=torch.float64)
+        >>> parse_options("came-grad:nu=0.6:center=weighted")
+        ('came-grad', {'nu': 0.6, 'center': 'weighted'})
+        >>> parse_options("GradDrop:leak=[0.0,1.0]")
+        ('GradDrop', {'leak': [0.0, 1.0]})
     """
-    coefficients = function(gramian(gradients), task_weights.to(gradients.device))
-    return torch.einsum("nk,nkd->nd", coefficients.to(gradients), gradients)
+    name, *words = text.split(":")
+    options: dict[str, Any] = {}
+    for word in words:
+        option, given, value = word.partition("=")
+        if not (option and given and value):
+            raise ValueError(f"{text!r}: {word!r} must be option=value")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value
+    return name, options
