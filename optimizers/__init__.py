@@ -36,10 +36,7 @@ from optimizers.errors import NonFiniteError, SolverError, SolverWarning, report
 from optimizers.gradients._gramian import gramian
 from optimizers.gradients._task_gradients import task_gradients
 from optimizers.monitor import ConflictMonitor, ConflictReading
-from optimizers.training.came_grad import CAMEGrad
-from optimizers.training.diagnostics import StepDiagnostics
-from optimizers.training.memory import GradientMemory
-from optimizers.training.step import MultiTaskOptimizer
+from optimizers.training import CAMEGrad, GradientMemory, MultiTaskOptimizer, StepDiagnostics
 
 if TYPE_CHECKING:
     from optimizers import oracle

@@ -1,7 +1,7 @@
 """CAME-Grad as a drop-in optimizer."""
 
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,58 @@ from optimizers.errors import OnSolverFailure
 from optimizers.training.joint_update import Observer
 from optimizers.training.options import OnNonFinite
 from optimizers.training.step import MultiTaskOptimizer
+
+
+@dataclass
+class CAMEGradAggregator:
+    """CAME-Grad's coefficients, with what its first stage says of them.
+
+    Args:
+        rho, kappa, nu, center, fusion: as in :func:`optimizers.came_grad`; they may be changed between steps.
+
+    Raises:
+        ValueError: for options outside their domain, naming the value.
+
+    Example:
+        >>> coefficients, diagnostics = CAMEGradAggregator(nu=1.0, kappa=1.0).solve(torch.eye(2), torch.ones(2))
+        >>> coefficients, diagnostics["valid"]
+        (tensor([1., 1.], dtype=torch.float64), True)
+    """
+
+    rho: float = 0.5
+    kappa: float = 1.5
+    nu: float = 0.2
+    center: Center = "mean"
+    fusion: Fusion = "fixed"
+
+    def __post_init__(self) -> None:
+        check_options(**asdict(self))
+
+    def __call__(self, gramian: Tensor, task_weights: Tensor) -> Tensor:
+        """(K,) coefficients of a (K, K) Gramian and (K,) task weights."""
+        return came_grad_coefficients(gramian, task_weights, **asdict(self))
+
+    def solve(self, gramian: Tensor, task_weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The coefficients, and α, f(α*) and validity of stage 1."""
+        stages = came_grad_stages(gramian, task_weights, **asdict(self))
+        return stages.coefficients, {
+            "alpha": stages.dual.alpha,
+            "dual_value": stages.dual.value.item(),
+            "valid": bool(stages.valid),
+        }
+
+
+class _Option:
+    """An option of the aggregator, read and written through the optimizer."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Any, owner: type | None = None) -> Any:
+        return self if optimizer is None else getattr(optimizer.aggregator, self.name)
+
+    def __set__(self, optimizer: Any, value: Any) -> None:
+        setattr(optimizer.aggregator, self.name, value)
 
 
 class CAMEGrad(MultiTaskOptimizer):
@@ -62,13 +114,9 @@ class CAMEGrad(MultiTaskOptimizer):
         on_nonfinite: OnNonFinite = "raise",
         on_solver_failure: OnSolverFailure = "warn",
     ) -> None:
-        check_options(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
-        self.rho, self.kappa, self.nu = rho, kappa, nu
-        self.center: Center = center
-        self.fusion: Fusion = fusion
         super().__init__(
             optimizer,
-            partial(came_grad_coefficients, **self._options()),
+            CAMEGradAggregator(rho, kappa, nu, center, fusion),
             shared=shared,
             refresh_every=refresh_every,
             ema=ema,
@@ -80,19 +128,7 @@ class CAMEGrad(MultiTaskOptimizer):
             on_solver_failure=on_solver_failure,
         )
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "rho": self.rho,
-            "kappa": self.kappa,
-            "nu": self.nu,
-            "center": self.center,
-            "fusion": self.fusion,
-        }
+    rho, kappa, nu, center, fusion = (_Option() for _ in range(5))
 
-    def _aggregate(self, M: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        stages = came_grad_stages(M, weights, **self._options())
-        return stages.coefficients, {
-            "alpha": stages.dual.alpha,
-            "dual_value": stages.dual.value.item(),
-            "valid": bool(stages.valid),
-        }
+    def _options(self) -> dict[str, Any]:
+        return asdict(self.aggregator)

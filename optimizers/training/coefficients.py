@@ -1,28 +1,49 @@
-"""The coefficients of a step: of the Gramian or its average, the same on every process."""
+"""From Gramian to coefficients: the aggregator's solver, what averages Gramians before it, what reuses its answer.
+
+Each wraps the one before. ``solve`` changes nothing; ``keep`` makes its answer part of the state, once the step that it
+was solved for is sure to be taken.
+"""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from math import expm1, log
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from optimizers.aggregators.base import Aggregator, JacobianAggregator
 from optimizers.errors import OnSolverFailure, SolverError, SolverWarning, collect_unsolved
 from optimizers.training.distributed import from_first
-from optimizers.training.gramian_average import GramianAverage
-from optimizers.training.reuse import CoefficientReuse
-
-Aggregate = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Any]]]
 
 
-class CoefficientSolver:
-    """Gives the coefficients of a step; see :class:`optimizers.MultiTaskOptimizer`.
+class Solution(NamedTuple):
+    """The answer for one step."""
+
+    coefficients: Tensor
+    """(K,) float64 on the CPU, c with the update Gᵀc."""
+    gramian: Tensor
+    """(K, K) that was solved for."""
+    weights: Tensor
+    """(K,) task weights."""
+    diagnostics: dict[str, Any]
+    """Further fields of :class:`optimizers.StepDiagnostics`."""
+
+
+class Explained(Protocol):
+    """An aggregator that also says how it came to its coefficients."""
+
+    def solve(self, gramian: Tensor, task_weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """(K,) coefficients, and further fields of :class:`optimizers.StepDiagnostics`."""
+        ...
+
+
+class Solver:
+    """The aggregator itself: its coefficients, checked, and those of the first process on every process.
 
     Args:
-        aggregate: the aggregator, which also gives further fields of :class:`StepDiagnostics`.
-        reuse: told of every solution.
-        average: of the Gramians.
-        on_failure: what to do where the aggregator reports that it did not reach its tolerance.
+        aggregator: with a method ``solve`` as :class:`Explained`, or a plain function; a
+            :class:`optimizers.JacobianAggregator` has no coefficients to solve for.
+        on_failure: what to do where it reports that it did not reach its tolerance.
         process_group: of the optimizer.
 
     Attributes:
@@ -31,61 +52,176 @@ class CoefficientSolver:
 
     def __init__(
         self,
-        aggregate: Aggregate,
-        reuse: CoefficientReuse,
-        average: GramianAverage,
+        aggregator: Aggregator | Explained | JacobianAggregator,
         on_failure: OnSolverFailure,
         process_group: Any,
     ) -> None:
-        self.aggregate = aggregate
-        self.reuse, self.average = reuse, average
-        self.on_failure = on_failure
-        self.process_group = process_group
+        self.aggregator: Any = aggregator
+        self.on_failure, self.process_group = on_failure, process_group
         self.unsolved = 0
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def solve(
-        self, gramian: Tensor, weights: Tensor, aggregator: Any, device: torch.device
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """(K,) coefficients, float64 on the CPU, and further fields of the diagnostics.
+    def solve(self, gramian: Tensor, weights: Tensor, device: torch.device) -> Solution:
+        """The coefficients of this Gramian.
 
         Args:
-            gramian: (K, K) of this step.
+            gramian: (K, K) float64 on the CPU.
             weights: (K,) task weights.
-            aggregator: named in errors.
             device: that the process group can reach.
 
         Raises:
             SolverError: if the solver failed, on every process alike, and ``on_failure`` is "raise".
             ValueError: if the aggregator gives no finite coefficients.
         """
-        averaged = self.average.including(gramian)
         with collect_unsolved() as messages:
-            coefficients, fields = self.aggregate(averaged, weights)
-        check_coefficients(coefficients, len(gramian), aggregator)
+            coefficients, diagnostics = self._aggregate(gramian, weights)
+        check_coefficients(coefficients, len(gramian), self.aggregator)
         failed = coefficients.new_tensor([float(bool(messages))], dtype=torch.float64).cpu()
         agreed = from_first(torch.cat([coefficients.double().cpu(), failed]), self.process_group, device)
-        coefficients, solved = agreed[:-1], not agreed[-1]
-        if not solved:
+        coefficients, failed = agreed[:-1], agreed[-1]
+        if failed:
             self.unsolved += 1
             message = "; ".join(messages) or "the first process did not solve for its coefficients"
             if self.on_failure == "raise":
                 raise SolverError(f"{message}; nothing was changed")
             if self.on_failure == "linear":
-                coefficients, fields = weights.clone(), {}
+                coefficients, diagnostics = weights.clone(), {}
             else:
                 warnings.warn(message, SolverWarning, stacklevel=2)
-            fields = {**fields, "solved": False}
-        self._last = averaged, coefficients, weights
-        return coefficients, fields if self.average.decay is None else {**fields, "averaged": averaged}
+            diagnostics = {**diagnostics, "solved": False}
+        return Solution(coefficients, gramian, weights, diagnostics)
 
-    def keep(self) -> None:
-        """Keep the last solution, now that its step will be taken."""
-        assert self._last is not None
-        averaged, coefficients, weights = self._last
-        self.average.keep(averaged)
-        self.reuse.keep(coefficients, weights)
-        self._last = None
+    def _aggregate(self, gramian: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        if hasattr(self.aggregator, "solve"):
+            return self.aggregator.solve(gramian, weights)
+        return self.aggregator(gramian, weights), {}
+
+
+class GramianAverage:
+    r"""Solves for the average of the Gramians, :math:`\bar M_t = \sum_s β^{t-s}M_s / \sum_s β^{t-s}`.
+
+    It is the Gramian of the stacked gradients :math:`\sqrt{w_s}G_s` of all steps with the weights w_s of the average,
+    so every aggregator accepts it. What an aggregator promises of the products :math:`\bar Mc`, say that none is
+    negative, then holds for the average :math:`\sum_s w_s\,g_{i,s}^⊤(G_s^⊤c)` over the steps and not for the last one.
+
+    Args:
+        solver: solves for the average.
+        decay: β in [0, 1); None takes every Gramian as it comes.
+
+    Attributes:
+        mean: (K, K) float64, or None before the first step.
+        count: steps it is made of.
+
+    Example:
+        >>> from optimizers import linear
+        >>> average = GramianAverage(Solver(linear, "warn", None), 0.5)
+        >>> for M in (torch.eye(1).double(), 4 * torch.eye(1).double()):
+        ...     average.keep(average.solve(M, torch.ones(1), torch.device("cpu")))
+        >>> average.mean  # weights ⅓ and ⅔
+        tensor([[3.]], dtype=torch.float64)
+    """
+
+    def __init__(self, solver: Solver, decay: float | None) -> None:
+        self.solver, self.decay = solver, decay
+        self.mean: Tensor | None = None
+        self.count = 0
+
+    def solve(self, gramian: Tensor, weights: Tensor, device: torch.device) -> Solution:
+        """As :meth:`Solver.solve`, for the average that includes this Gramian.
+
+        Raises:
+            ValueError: if the number of tasks changed.
+        """
+        if self.decay is None:
+            return self.solver.solve(gramian, weights, device)
+        solution = self.solver.solve(self._including(gramian, self.decay), weights, device)
+        return solution._replace(diagnostics={**solution.diagnostics, "averaged": solution.gramian})
+
+    def keep(self, solution: Solution) -> None:
+        """Make the Gramian that was solved for the average."""
+        if self.decay is not None:
+            self.mean, self.count = solution.gramian, self.count + 1
+
+    def _including(self, gramian: Tensor, decay: float) -> Tensor:
+        if self.mean is None:
+            return gramian
+        if gramian.shape != self.mean.shape:
+            raise ValueError(
+                f"the Gramian average is of {len(self.mean)} tasks, this step has {len(gramian)} losses; "
+                "construct another optimizer for other tasks"
+            )
+        if decay == 0.0:
+            return gramian
+        share = (1.0 - decay) / -expm1((self.count + 1) * log(decay))
+        return torch.lerp(self.mean, gramian, share)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Average and count, or None before the first step."""
+        return None if self.mean is None else {"mean": self.mean, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restore what :meth:`state_dict` gave, from whatever device it was loaded to."""
+        self.mean, self.count = (None, 0) if state is None else (state["mean"].cpu(), state["count"])
+
+
+class CoefficientReuse:
+    """Keeps the last coefficients, for the steps between two solutions.
+
+    Args:
+        solver: solves on the other steps.
+        every: solve on every so many-th step.
+
+    Attributes:
+        coefficients: (K,) float64 of the last solution, or None.
+
+    Example:
+        >>> from optimizers import linear
+        >>> reuse = CoefficientReuse(GramianAverage(Solver(linear, "warn", None), None), every=2)
+        >>> weights = torch.ones(1).double()
+        >>> reuse.keep(reuse.solve(torch.eye(1).double(), weights, torch.device("cpu")))
+        >>> reuse.for_step(weights), reuse.for_step(2 * weights)
+        (tensor([1.], dtype=torch.float64), None)
+        >>> reuse.count()
+        >>> reuse.for_step(weights)
+    """
+
+    def __init__(self, solver: GramianAverage, every: int) -> None:
+        self.solver, self.every = solver, every
+        self.coefficients: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._age = 0
+
+    def for_step(self, weights: Tensor) -> Tensor | None:
+        """The coefficients, where the next step may reuse them: young enough, and of these task weights."""
+        if self._weights is None or self._age >= self.every or not weights.equal(self._weights):
+            return None
+        return self.coefficients
+
+    def solve(self, gramian: Tensor, weights: Tensor, device: torch.device) -> Solution:
+        """As :meth:`GramianAverage.solve`."""
+        return self.solver.solve(gramian, weights, device)
+
+    def keep(self, solution: Solution) -> None:
+        """Keep a new solution."""
+        self.solver.keep(solution)
+        self.coefficients, self._weights, self._age = solution.coefficients, solution.weights, 1
+
+    def count(self) -> None:
+        """Count a step that reused the coefficients."""
+        self._age += 1
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Tensors and the age, or None before the first solution."""
+        if self.coefficients is None:
+            return None
+        return {"coefficients": self.coefficients, "task_weights": self._weights, "age": self._age}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Restore what :meth:`state_dict` gave, from whatever device it was loaded to."""
+        if state is None:
+            self.coefficients, self._weights, self._age = None, None, 0
+        else:
+            self.coefficients, self._weights = state["coefficients"].cpu(), state["task_weights"].cpu()
+            self._age = state["age"]
 
 
 def check_coefficients(coefficients: Tensor, tasks: int, aggregator: Any) -> None:

@@ -10,13 +10,12 @@ from optimizers.gradients._task_gradients import PartialGradients, any_reached, 
 from optimizers.gradients.checks import check_task_weights
 from optimizers.gradients.weighted_sum import weighted_sum
 from optimizers.training.features import as_features, split_at
-from optimizers.training.reuse import CoefficientReuse
 from optimizers.training.trainable import Trainable
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The losses of one micro-batch, checked.
+    """The losses of one micro-batch, checked, and how they are to be differentiated.
 
     Attributes:
         losses: K scalar tensors, multiplied by ``scale``.
@@ -25,6 +24,7 @@ class MicroBatch:
         scale: of a GradScaler.
         trainable: what is differentiated.
         features: the shared representation, or none.
+        reused: (K,) coefficients of an earlier step: only their weighted sum is differentiated. None: every task is.
     """
 
     losses: Sequence[Tensor]
@@ -32,7 +32,44 @@ class MicroBatch:
     weights: Tensor
     scale: float
     trainable: Trainable
-    features: Sequence[Tensor] = ()
+    features: Sequence[Tensor]
+    reused: Tensor | None
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters, which the process group can reach."""
+        return self.trainable.parameters[0].device
+
+    def gradients(self) -> Iterator[list[Tensor | None]]:
+        """Gradients of the losses as they are scaled, one task after another, or of their weighted sum alone."""
+        if self.reused is None:
+            yield from partial_gradients(self.losses, self.trainable.parameters)
+        else:
+            yield self.trainable.gradient_of_sum(self.losses, self.reused.tolist(), self.weights.tolist())
+
+
+def micro_batch(
+    losses: Sequence[Tensor],
+    task_weights: Tensor | Sequence[float] | None,
+    scale: float,
+    trainable: Trainable,
+    features: Tensor | Sequence[Tensor] | None = None,
+) -> MicroBatch:
+    """Check losses, weights, scale and features.
+
+    Raises:
+        ValueError: as :meth:`optimizers.MultiTaskOptimizer.backward`.
+    """
+    values = loss_values(losses)
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale = {scale} must be finite and > 0: what the losses were multiplied by")
+    weights = check_task_weights(task_weights, torch.empty(len(values), len(values)))
+    if weights.dim() != 1:
+        raise ValueError(f"task_weights must have shape ({len(values)},), got {tuple(weights.shape)}")
+    representation = [] if features is None else as_features(features)
+    if representation:
+        trainable = split_at(representation, losses, trainable)
+    return MicroBatch(losses, values / scale, weights, scale, trainable, representation, None)
 
 
 @dataclass
@@ -43,8 +80,7 @@ class GradientSum:
         parameters: P, that were differentiated.
         weights: (K,) task weights.
         losses: (K,).
-        gradients: one list of P a task, or a single one of the weighted sum where ``reused``.
-        reused: whether coefficients of an earlier step were used.
+        gradients: one list of P a task, or a single one of the weighted sum where coefficients are reused.
         interrupted: whether an error left a micro-batch half added.
     """
 
@@ -52,8 +88,23 @@ class GradientSum:
     weights: Tensor
     losses: Tensor
     gradients: PartialGradients
-    reused: bool
     interrupted: bool = False
+
+    @classmethod
+    def zero(cls, like: MicroBatch) -> "GradientSum":
+        """Zero, to which micro-batches like this one can be added."""
+        parameters = like.trainable.parameters
+        gradients: PartialGradients = [[None] * len(parameters) for _ in (like.losses if like.reused is None else [0])]
+        return cls(parameters, like.weights, torch.zeros_like(like.values), gradients)
+
+    @classmethod
+    def of(cls, batch: MicroBatch) -> "GradientSum":
+        """The gradients of one micro-batch alone, which are not copied."""
+        gradients: PartialGradients = []
+        for of_task in batch.gradients():
+            gradients.append(of_task if batch.scale == 1.0 else weighted_sum([of_task], [1 / batch.scale]))
+            del of_task
+        return cls(batch.trainable.parameters, batch.weights, batch.values, gradients)
 
     def check(self, batch: MicroBatch) -> None:
         """Refuse to add what does not fit.
@@ -84,13 +135,13 @@ class GradientSum:
                 "between steps"
             )
 
-    def add(self, batch: MicroBatch, reuse: CoefficientReuse) -> None:
+    def add(self, batch: MicroBatch) -> None:
         """Add the gradients of a micro-batch that passed :meth:`check`, at the memory of one of its K sets."""
         self.interrupted = True
-        tasks = iter(self.gradients)
-        for new in differentiate(batch, reuse if self.reused else None):  # zip would hold on to it
-            _add(next(tasks), new, 1 / batch.scale)
-            del new
+        sums = iter(self.gradients)
+        for of_task in batch.gradients():  # zip would hold on to it
+            _add(next(sums), of_task, 1 / batch.scale)
+            del of_task
         self.losses = self.losses + batch.values
         self.interrupted = False
 
@@ -99,64 +150,12 @@ class GradientSum:
         return [i for i, column in enumerate(zip(*self.gradients, strict=True)) if not any_reached(column)]
 
 
-def micro_batch(
-    losses: Sequence[Tensor],
-    task_weights: Tensor | Sequence[float] | None,
-    scale: float,
-    trainable: Trainable,
-    features: Tensor | Sequence[Tensor] | None = None,
-) -> MicroBatch:
-    """Check losses, weights, scale and features.
-
-    Raises:
-        ValueError: as :meth:`optimizers.MultiTaskOptimizer.backward`.
-    """
-    values = loss_values(losses)
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale = {scale} must be finite and > 0: what the losses were multiplied by")
-    weights = check_task_weights(task_weights, torch.empty(len(values), len(values)))
-    if weights.dim() != 1:
-        raise ValueError(f"task_weights must have shape ({len(values)},), got {tuple(weights.shape)}")
-    found = [] if features is None else as_features(features)
-    if found:
-        trainable = split_at(found, losses, trainable)
-    return MicroBatch(losses, values / scale, weights, scale, trainable, found)
-
-
-def gradient_sum(batch: MicroBatch, reuse: CoefficientReuse) -> GradientSum:
-    """The gradients of one micro-batch alone."""
-    reused = reuse.fits(batch.weights)
-    gradients: PartialGradients = []
-    for of_task in differentiate(batch, reuse if reused else None):
-        gradients.append(of_task if batch.scale == 1.0 else weighted_sum([of_task], [1 / batch.scale]))
-        del of_task
-    return GradientSum(batch.trainable.parameters, batch.weights, batch.values, gradients, reused)
-
-
-def empty_sum(batch: MicroBatch, reuse: CoefficientReuse) -> GradientSum:
-    """Zero, to which micro-batches like this one can be added."""
-    reused = reuse.fits(batch.weights)
-    parameters = batch.trainable.parameters
-    gradients: PartialGradients = [[None] * len(parameters) for _ in ([0] if reused else batch.losses)]
-    return GradientSum(parameters, batch.weights, torch.zeros_like(batch.values), gradients, reused)
-
-
-def differentiate(batch: MicroBatch, reuse: CoefficientReuse | None) -> Iterator[list[Tensor | None]]:
-    """Gradients of the losses as they are scaled, one task after another; of their weighted sum alone to ``reuse``."""
-    if reuse is None:
-        yield from partial_gradients(batch.losses, batch.trainable.parameters)
-    else:
-        assert reuse.coefficients is not None
-        coefficients, weights = reuse.coefficients.tolist(), batch.weights.tolist()
-        yield batch.trainable.gradient_of_sum(batch.losses, coefficients, weights)
-
-
-def _add(mine: list[Tensor | None], new: list[Tensor | None], factor: float) -> None:
+def _add(total: list[Tensor | None], new: list[Tensor | None], factor: float) -> None:
     """Add in place where there is something, and otherwise a tensor that shares no memory with ``new``."""
-    known = [(a, b) for a, b in zip(mine, new, strict=True) if a is not None and b is not None]
+    known = [(a, b) for a, b in zip(total, new, strict=True) if a is not None and b is not None]
     if known:
         sums, added = zip(*known, strict=True)
         torch._foreach_add_(sums, added, alpha=factor)
     for i, part in enumerate(new):
-        if mine[i] is None and part is not None:
-            mine[i] = part * factor
+        if total[i] is None and part is not None:
+            total[i] = part * factor

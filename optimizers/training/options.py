@@ -1,4 +1,4 @@
-"""Checks of what the training step is constructed with."""
+"""Checks of what the training step is constructed with, and of a state before any of it is loaded."""
 
 from typing import Any, Literal, get_args
 
@@ -8,6 +8,7 @@ from optimizers.aggregators.base import JacobianAggregator, check_aggregator
 from optimizers.errors import OnSolverFailure
 
 OnNonFinite = Literal["raise", "skip", "propagate"]
+STATE_KEYS = {"optimizer", "options", "aggregator", "skipped", "unsolved", "reuse", "average"}
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -65,3 +66,21 @@ def check_step_options(
             raise ValueError(f"{name} = {limit} must be finite and > 0; None clips nothing")
     if clip_norm is not None and clip_value is not None:
         raise ValueError(f"clip_norm = {clip_norm} and clip_value = {clip_value}: clip by the one or by the other")
+
+
+def check_state(state: Any, options: dict[str, Any], name: str) -> None:
+    """Refuse what is not a state of the optimizer of this name with these aggregator options.
+
+    Raises:
+        ValueError: saying what it is instead.
+    """
+    if not isinstance(state, dict) or set(state) != STATE_KEYS:
+        raise ValueError(
+            f"not a state of {name}: expected the keys {sorted(STATE_KEYS)}; a plain torch optimizer's state belongs "
+            "to .optimizer.load_state_dict"
+        )
+    if state["options"] != options:
+        raise ValueError(
+            f"the state was saved with {state['options']}, this optimizer has {options}; construct it with the saved "
+            "options"
+        )

@@ -1,6 +1,7 @@
 """The training step: per-task backward, the aggregate into ``.grad``, then the wrapped torch optimizer's step."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,18 +9,20 @@ from torch import Tensor
 
 from optimizers.aggregators.base import Aggregator, JacobianAggregator
 from optimizers.errors import NonFiniteError, OnSolverFailure
-from optimizers.training.clipping import clip
-from optimizers.training.coefficients import CoefficientSolver
-from optimizers.training.diagnostics import StepDiagnostics
-from optimizers.training.distributed import refuse_sharded, world_size
-from optimizers.training.gramian_average import GramianAverage
-from optimizers.training.joint_update import JointUpdate, Observer
-from optimizers.training.memory import GradientMemory, gradient_memory
-from optimizers.training.micro_batches import MicroBatch, micro_batch
-from optimizers.training.options import OnNonFinite, check_optimizer, check_step_options
-from optimizers.training.reuse import CoefficientReuse
-from optimizers.training.saved_state import check_state
-from optimizers.training.trainable import add_to_gradients, among, trainable
+from optimizers.gradients._task_gradients import PartialGradients, any_reached, refuse_reentrant_checkpoints
+from optimizers.training.coefficients import CoefficientReuse, GramianAverage, Solver
+from optimizers.training.diagnostics import GradientMemory, StepDiagnostics, gradient_memory, stale_diagnostics
+from optimizers.training.distributed import average_gradients, averaged, refuse_sharded, world_size
+from optimizers.training.joint_update import (
+    Observer,
+    Update,
+    joint_update,
+    reused_update,
+    update_through_features,
+)
+from optimizers.training.micro_batches import GradientSum, MicroBatch, micro_batch
+from optimizers.training.options import OnNonFinite, check_optimizer, check_state, check_step_options
+from optimizers.training.trainable import add_to_gradients, among, clip, trainable
 
 TaskWeights = Tensor | Sequence[float] | None
 Features = Tensor | Sequence[Tensor] | None
@@ -59,7 +62,7 @@ class MultiTaskOptimizer:
             Other task weights than before are solved for at once.
         ema: β solves for the average of the Gramians with the weights β^age. Coefficients get steadier; what the
             aggregator guarantees then holds on average over the steps only
-            (:mod:`optimizers.training.gramian_average`).
+            (:class:`optimizers.training.coefficients.GramianAverage`).
         clip_norm, clip_value: clip ``.grad``, by its norm over all parameters or entry by entry, in :meth:`step`.
         process_group: over which gradients are averaged; None is the default one.
         observer: called with the per-task gradients of the shared parameters (K lists of one tensor a parameter; of
@@ -116,16 +119,17 @@ class MultiTaskOptimizer:
         refuse_sharded(parameters)
         world_size(process_group)
         self.optimizer = optimizer
-        self.aggregator = aggregator
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.observer = observer
         self.on_nonfinite = on_nonfinite
         self.last: StepDiagnostics | None = None
         self.skipped = 0
         self._shared = None if shared is None else among(shared, parameters)
-        self._reuse, self._average = CoefficientReuse(refresh_every), GramianAverage(ema)
-        self._solver = CoefficientSolver(self._aggregate, self._reuse, self._average, on_solver_failure, process_group)
-        self._joint = JointUpdate(aggregator, self._solver)
+        self._solver = Solver(aggregator, on_solver_failure, process_group)
+        self._average = GramianAverage(self._solver, ema)
+        self._reuse = CoefficientReuse(self._average, refresh_every)
+        self._pending: GradientSum | None = None
+        self._unreached: list[int] = []
         self._skip_next = False
 
     def accumulate(self, losses: Sequence[Tensor], task_weights: TaskWeights = None, *, scale: float = 1.0) -> None:
@@ -141,7 +145,15 @@ class MultiTaskOptimizer:
             ValueError: as :meth:`backward`, or for other tasks, task weights or trainable parameters than before.
             RuntimeError: after an error that left a micro-batch half added, until :meth:`zero_grad`.
         """
-        self._joint.accumulate(self._micro_batch(losses, task_weights, scale))
+        batch = self._micro_batch(losses, task_weights, scale)
+        if self._pending is None:
+            total = GradientSum.zero(batch)
+        else:
+            total = self._pending
+            total.check(batch)
+        total.add(batch)
+        self._pending = total
+        self._check_unreached(total.unreached(), batch)
 
     def backward(
         self,
@@ -200,7 +212,7 @@ class MultiTaskOptimizer:
             self._skip_next = False
             self.skipped += 1
             return
-        if self._joint.pending is not None:
+        if self._pending is not None:
             raise RuntimeError(
                 "accumulated micro-batches wait for a backward: call backward() instead of accumulate() for the last "
                 "micro-batch of a step, or zero_grad() to drop them"
@@ -213,6 +225,15 @@ class MultiTaskOptimizer:
         return gradient_memory(tasks, trainable(self.param_groups, self._shared).parameters)
 
     @property
+    def aggregator(self) -> Any:
+        """What the optimizer was constructed with, or has been given since."""
+        return self._solver.aggregator
+
+    @aggregator.setter
+    def aggregator(self, aggregator: Aggregator | JacobianAggregator) -> None:
+        self._solver.aggregator = aggregator
+
+    @property
     def unsolved(self) -> int:
         """Steps on which the aggregator did not reach its tolerance."""
         return self._solver.unsolved
@@ -220,7 +241,7 @@ class MultiTaskOptimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients as ``torch.optim.Optimizer.zero_grad``; forget micro-batches and a skipped backward."""
         self._skip_next = False
-        self._joint.pending = None
+        self._pending = None
         self.optimizer.zero_grad(set_to_none)
 
     @property
@@ -262,35 +283,78 @@ class MultiTaskOptimizer:
         self._solver.unsolved = state_dict["unsolved"]
         self._reuse.load_state_dict(state_dict["reuse"])
         self._average.load_state_dict(state_dict["average"])
-        self._joint.pending = None
+        self._pending = None
         self._skip_next = False
 
     def _options(self) -> dict[str, Any]:
         return {}
-
-    def _aggregate(self, M: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Coefficients, and further fields of :class:`StepDiagnostics`."""
-        return self.aggregator(M, weights), {}  # type: ignore[operator]
 
     def _micro_batch(
         self, losses: Sequence[Tensor], task_weights: TaskWeights, scale: float, features: Features = None
     ) -> MicroBatch:
         if features is not None and self._shared is not None:
             raise ValueError("features decide which parameters are shared; construct the optimizer without shared=")
-        return micro_batch(losses, task_weights, scale, trainable(self.param_groups, self._shared), features)
+        batch = micro_batch(losses, task_weights, scale, trainable(self.param_groups, self._shared), features)
+        return replace(batch, reused=self._reuse.for_step(batch.weights))
 
     def _backward(self, batch: MicroBatch, *, within_step: bool) -> None:
-        parameters = batch.trainable.parameters
         try:
-            release = self.optimizer.zero_grad if within_step else None
-            update, self.last = self._joint.update(batch, self.last, self.observer, release)
+            update, self.last = self._update(batch, self.optimizer.zero_grad if within_step else lambda: None)
         except NonFiniteError as error:
-            self._joint.pending = None
-            self._nonfinite(error, parameters, within_step)
+            self._pending = None
+            self._nonfinite(error, batch.trainable.parameters, within_step)
             return
         if within_step:
             self.zero_grad()
-        add_to_gradients(parameters, update)
+        add_to_gradients(batch.trainable.parameters, update)
+
+    def _update(self, batch: MicroBatch, release: Callable[[], object]) -> tuple[Update, StepDiagnostics]:
+        """The update of the micro-batches that wait and a last one, and what to report of it."""
+        aggregate = self.aggregator if isinstance(self.aggregator, JacobianAggregator) else self._reuse
+        group, observer = self._solver.process_group, self.observer
+        losses = self._joint_losses(batch)
+        if batch.features and batch.reused is None:
+            return update_through_features(batch, losses, aggregate, group, observer, self._check_unreached)
+        gradients = self._joint_gradients(batch)
+        if batch.reused is None:
+            return joint_update(gradients, batch, losses, aggregate, group, observer, release)
+        update = reused_update(gradients, batch, release)
+        self._reuse.count()
+        return update, stale_diagnostics(losses, batch.reused, self.last)
+
+    def _joint_losses(self, batch: MicroBatch) -> Tensor:
+        """(K,) losses of the joint batch over all micro-batches and processes."""
+        if self._pending is not None:
+            self._pending.check(batch)
+        losses = batch.values if self._pending is None else self._pending.losses + batch.values
+        losses = averaged(losses, self._solver.process_group, batch.device)
+        if not losses.isfinite().all():
+            task = int((~losses.isfinite()).nonzero()[0])
+            raise NonFiniteError(f"loss of task {task} is {losses[task].item()}")
+        return losses
+
+    def _joint_gradients(self, batch: MicroBatch) -> PartialGradients:
+        """Task gradients of the joint batch; no micro-batch waits any longer."""
+        if self._pending is None:
+            total = GradientSum.of(batch)
+        else:
+            total = self._pending
+            total.add(batch)
+        self._pending = None
+        self._check_unreached(total.unreached(), batch)
+        average_gradients(total.gradients, total.parameters, self._solver.process_group)
+        if not any(any_reached(of_task) for of_task in total.gradients):
+            raise ValueError(
+                "the losses reach no parameter of the optimizer: was the model replaced, or sharded, after the "
+                "optimizer was built?"
+            )
+        return total.gradients
+
+    def _check_unreached(self, unreached: list[int], batch: MicroBatch) -> None:
+        """Look for checkpoints that hide parameters where others than in the step before are not reached."""
+        if unreached and unreached != self._unreached:
+            refuse_reentrant_checkpoints(batch.losses)
+        self._unreached = unreached
 
     def _nonfinite(self, error: NonFiniteError, parameters: Sequence[Tensor], within_step: bool) -> None:
         if self.on_nonfinite == "skip":

@@ -1,4 +1,4 @@
-"""The parameters of a step, and which of them conflicts are resolved on."""
+"""The parameters of a step, which of them conflicts are resolved on, and what becomes of their ``.grad``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from optimizers.gradients._task_gradients import gradient
 from optimizers.training.distributed import refuse_sharded
@@ -113,3 +114,25 @@ def among(shared: Iterable[Tensor], parameters: Sequence[Tensor]) -> list[Tensor
     if missing:
         raise ValueError(f"{missing} of the {len(found)} shared parameters are not in the optimizer")
     return found
+
+
+def clip(param_groups: Iterable[dict[str, Any]], norm: float | None, value: float | None) -> None:
+    """Clip ``.grad`` of all parameters in place, by their joint norm or entry by entry.
+
+    Args:
+        param_groups: of a torch optimizer.
+        norm: largest norm of all gradients together, or None.
+        value: largest absolute value of an entry, or None.
+
+    Example:
+        >>> x = torch.nn.Parameter(torch.zeros(2))
+        >>> x.grad = torch.tensor([3.0, 4.0])
+        >>> clip([{"params": [x]}], norm=2.5, value=None)
+        >>> x.grad
+        tensor([1.5000, 2.0000])
+    """
+    parameters = [p for group in param_groups for p in group["params"]]
+    if norm is not None:
+        clip_grad_norm_(parameters, norm)
+    if value is not None:
+        clip_grad_value_(parameters, value)

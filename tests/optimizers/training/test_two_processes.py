@@ -15,13 +15,13 @@ SINGLE = 1e-6
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return two_ranks.run("two_processes", tmp_path_factory.mktemp("ranks"))
+    return two_ranks.run("training/two_processes", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
     """What one process ends with on the joint batch."""
-    module = two_ranks.as_module("two_processes")
+    module = two_ranks.as_module("training/two_processes")
     setting = module.Setting(0, 1)
     return {"equal": dict(module.equalities(setting)), "diagnosed": module.diagnosed(setting)}
 
