@@ -82,8 +82,8 @@ def average_gradients(gradients: PartialGradients, parameters: Sequence[Tensor],
     """
     if world_size(group) == 1:
         return
-    here = torch.tensor([[part is not None for part in of_task] for of_task in gradients], dtype=torch.float64)
-    anywhere = averaged(here, group, parameters[0].device) > 0
+    reached_here = torch.tensor([[part is not None for part in of_task] for of_task in gradients], dtype=torch.float64)
+    anywhere = averaged(reached_here, group, parameters[0].device) > 0
     for of_task, reached in zip(gradients, anywhere.tolist(), strict=True):
         indices = [i for i, yes in enumerate(reached) if yes]
         known = [torch.zeros_like(parameters[i]) if (part := of_task[i]) is None else part for i in indices]

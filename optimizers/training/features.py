@@ -22,10 +22,10 @@ def as_features(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
     Raises:
         ValueError: naming the tensor that is detached or a leaf, or for none.
     """
-    found = [features] if isinstance(features, Tensor) else list(features)
-    if not found:
+    tensors = [features] if isinstance(features, Tensor) else list(features)
+    if not tensors:
         raise ValueError("features holds no tensor; None differentiates with respect to the parameters")
-    for index, tensor in enumerate(found):
+    for index, tensor in enumerate(tensors):
         if not isinstance(tensor, Tensor):
             raise ValueError(f"features[{index}] must be a tensor, got {type(tensor).__name__}")
         if tensor.grad_fn is None:
@@ -34,7 +34,7 @@ def as_features(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
                 f"features[{index}] is {what}; pass the very tensor that the shared part returned, from which the "
                 "losses were computed"
             )
-    return found
+    return tensors
 
 
 def split_at(features: Sequence[Tensor], losses: Sequence[Tensor], trainable: Trainable) -> Trainable:
@@ -75,9 +75,9 @@ def gradients_at(
     of_features: PartialGradients = []
     of_others: PartialGradients = []
     for task, loss in enumerate(losses):
-        found = gradient([loss], [*features, *others], keep=task < len(losses) - 1, name=f"task {task}")
-        of_features.append(found[: len(features)])
-        of_others.append(found[len(features) :])
+        parts = gradient([loss], [*features, *others], keep=task < len(losses) - 1, name=f"task {task}")
+        of_features.append(parts[: len(features)])
+        of_others.append(parts[len(features) :])
     if all(part is None for of_task in of_features for part in of_task):
         raise ValueError("no loss was computed from features: pass the very tensor that the heads were given")
     return of_features, of_others

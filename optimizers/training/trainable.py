@@ -106,14 +106,14 @@ def among(shared: Iterable[Tensor], parameters: Sequence[Tensor]) -> list[Tensor
     Raises:
         ValueError: if there are none, or some are not among ``parameters``.
     """
-    found = list({id(p): p for p in shared}.values())
-    if not found:
+    chosen = list({id(p): p for p in shared}.values())
+    if not chosen:
         raise ValueError("shared holds no parameter; None resolves conflicts on all of them")
     known = {id(p) for p in parameters}
-    missing = sum(id(p) not in known for p in found)
+    missing = sum(id(p) not in known for p in chosen)
     if missing:
-        raise ValueError(f"{missing} of the {len(found)} shared parameters are not in the optimizer")
-    return found
+        raise ValueError(f"{missing} of the {len(chosen)} shared parameters are not in the optimizer")
+    return chosen
 
 
 def clip(param_groups: Iterable[dict[str, Any]], norm: float | None, value: float | None) -> None:
