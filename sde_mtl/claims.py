@@ -82,7 +82,7 @@ CLAIMS: tuple[Claim, ...] = (
           _verify("T5", "T9"), ("T5", "T9")),
     Claim("audit", "\"equation 10 is undefined\" where g_α = 0",
           "the limit is the projection of μ onto {u : g_iᵀu ≥ 0}; implemented and checked against cvxpy", "holds",
-          "pytest tests/optimizers/test_dual.py"),
+          "pytest tests/optimizers/dual/test_dual.py"),
     Claim("audit", "the printed ε breaks homogeneity at small scales",
           "confirmed; left out here, scaling by 2^k is exact to the bit", "holds",
           "pytest tests/properties/test_came_grad_properties.py"),

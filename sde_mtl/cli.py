@@ -16,13 +16,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from optimizers.aggregators.by_name import aggregator
+from sde_mtl import figures
 from sde_mtl.claims import CLAIMS
-from sde_mtl.figures import style as figures
-from sde_mtl.figures.gallery import GALLERY
-from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, analyze
-from sde_mtl.gradient_logs.reader import GradientLogError, read_log
+from sde_mtl.figures import GALLERY
+from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLogError, analyze, read_log, verdicts
 from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, verdict_table
-from sde_mtl.gradient_logs.verdicts import verdicts
 from sde_mtl.problems.quadratic import Quadratic
 from sde_mtl.random.normals import AdditiveNoise
 from sde_mtl.report import write_report
@@ -150,7 +148,7 @@ class Simulate:
         if self.figure is not None:
             if not exact:
                 raise ValueError("the figure compares with closed forms, which CAME-Grad does not have")
-            figure = figures.moments(moments, law, self.start, self.learning_rate)
+            figure = figures.paths.moments(moments, law, self.start, self.learning_rate)
             console.print(f"wrote {', '.join(figures.save(figure, self.figure, 'moments'))} to {self.figure}")
         return 0
 
@@ -186,7 +184,7 @@ class Analyze:
         if self.out is not None:
             names = []
             for name in ("conflict", "deviation", "diffusion", "effective"):
-                names += figures.save(getattr(figures, name)(analyses), self.out, name)
+                names += figures.save(getattr(figures.gradient_logs, name)(analyses), self.out, name)
             _write_json(
                 self.out / "analysis.json",
                 {

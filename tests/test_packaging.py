@@ -24,8 +24,8 @@ def test_the_wheel_imports_from_an_empty_environment(tmp_path: Path) -> None:
         "for package in (optimizers, sde_mtl, rrg):\n"
         "    assert package.__file__.startswith({venv!r}), package.__file__\n"
         "    import pathlib; assert (pathlib.Path(package.__file__).parent / 'py.typed').exists()\n"
-        "from sde_mtl.book.results import cached_result\n"
-        "assert str(cached_result('phases.json')).startswith({venv!r})\n"
+        "from sde_mtl.book import kept_result\n"
+        "assert str(kept_result('phases.json')).startswith({venv!r})\n"
     ).format(venv=str(tmp_path / "venv"))
     environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
     subprocess.run([python, "-c", program], check=True, env=environment, cwd=tmp_path)

@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
-import matplotlib
 import matplotlib.patches
 from matplotlib.figure import Figure
 
 from sde_mtl.book.notebook import Table
 from sde_mtl.claims import Claim, Verdict
-from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE
+from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
 
 CHAPTERS = {
     "T1": "interaction", "T2": "drift_deviation", "T3": "diffusion_decay", "T4": "energy", "T5": "validity",
@@ -50,19 +49,17 @@ def verdict_bars(claims: Sequence[Claim]) -> Figure:
     Args:
         claims: of any sources.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 2.2), layout="constrained")
-        axis = figure.subplots()
+    with canvas(6.4, 2.2) as (figure, (axis,)):
         sources = list(dict.fromkeys(claim.source for claim in claims))[::-1]
         for place, source in enumerate(sources):
-            counts, left = Counter(c.verdict for c in claims if c.source == source), 0
+            counts, end = Counter(c.verdict for c in claims if c.source == source), 0
             for verdict in get_args(Verdict):
                 if not counts[verdict]:
                     continue
-                axis.barh(place, counts[verdict], left=left, color=COLOURS[verdict], height=0.6)
-                axis.text(left + counts[verdict] / 2, place, str(counts[verdict]), ha="center", va="center",
+                axis.barh(place, counts[verdict], left=end, color=COLOURS[verdict], height=0.6)
+                axis.text(end + counts[verdict] / 2, place, str(counts[verdict]), ha="center", va="center",
                           color="white", fontsize=10, weight="bold")  # fmt: skip
-                left += counts[verdict]
+                end += counts[verdict]
         handles = [matplotlib.patches.Patch(color=COLOURS[v], label=v) for v in get_args(Verdict)]
         axis.set_yticks(range(len(sources)), sources, fontsize=10)
         axis.set_xlabel("claims", fontsize=9.5)

@@ -65,6 +65,6 @@ def harm_under_noise(
     """
     w = torch.as_tensor(task_weights, dtype=torch.float64)
     observed = gradients + noise.sample(torch.arange(samples), 0, seed=seed)
-    found = (torch.einsum("k,nkd->nd", w, observed) @ gradients[task] < 0).double().mean().item()
-    error = (found * (1 - found) / samples) ** 0.5
-    return HarmShare(found, error, predicted_harm(gradients, task_weights, noise, task=task))
+    share = (torch.einsum("k,nkd->nd", w, observed) @ gradients[task] < 0).double().mean().item()
+    error = (share * (1 - share) / samples) ** 0.5
+    return HarmShare(share, error, predicted_harm(gradients, task_weights, noise, task=task))

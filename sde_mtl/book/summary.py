@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from sde_mtl.book.results import cached_result
-from sde_mtl.book.saved_analysis import read_analysis
+from sde_mtl.book.analyses import read_analyses
+from sde_mtl.book.results import kept_result
 from sde_mtl.book.training import differences, over_runs, read_training
 from sde_mtl.claims import CLAIMS
 
@@ -15,7 +15,7 @@ PAPER = "came-grad:kappa=1.5:nu=0.2:center=mean"
 
 
 def answer() -> dict[str, float | int | str]:
-    """Every number of the paragraph by name.
+    """Every number of the answer by name.
 
     Returns:
         "conflict", % of steps of linear scalarization on two tasks; "harm", % at which it harms one; "ratio low" and
@@ -24,22 +24,22 @@ def answer() -> dict[str, float | int | str]:
         those of the paper, "holds" and "holds if", how many do.
 
     Example:
-        >>> found = answer()
-        >>> found["four low"] > 1 > found["holds"] / found["claims"]
+        >>> numbers = answer()
+        >>> numbers["four low"] > 1 > numbers["holds"] / numbers["claims"]
         True
     """
-    logs = read_analysis(cached_result("analysis-demo.json"))
+    logs = read_analyses(kept_result("analysis-demo.json"))
     linear = next(log for log in logs if log.name == "linear")
     two = [d.ratio.value for log in logs for d in log.diffusion]
     kinds = {"phantoms": "", "radiographs": "-radiographs"}
     trained = {
-        key: read_training(cached_result(f"report-generators{kind}-{MACHINE}.json")) for key, kind in kinds.items()
+        key: read_training(kept_result(f"report-generators{kind}-{MACHINE}.json")) for key, kind in kinds.items()
     }
     four = [x for result in trained.values() for x in over_runs(result, "diffusion ratio")]
     losses = {}
     for key, result in trained.items():
-        found = next(d for d in differences(result, "loss rg") if d.optimizer == PAPER)
-        losses[key] = f"{found.mean:+.2f} ± {found.error:.2f}".replace("-", "−")
+        difference = next(d for d in differences(result, "loss rg") if d.optimizer == PAPER)
+        losses[key] = f"{difference.mean:+.2f} ± {difference.error:.2f}".replace("-", "−")
     verdicts = Counter(claim.verdict for claim in CLAIMS if claim.source == "paper")
     return {
         "conflict": 100 * linear.conflict_rate.value,

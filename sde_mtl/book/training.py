@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sde_mtl.figures.style import BLUE, GREY, RED, STYLE
+from sde_mtl.figures.style import BLUE, GREY, RED, canvas
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,12 @@ def differences(result: Mapping[str, Any], metric: str) -> list[Difference]:
     known = sorted(next(iter(control.values())))
     if metric not in known:
         raise KeyError(f"no metric {metric!r}; there are {', '.join(known)}")
-    found = []
+    rows = []
     for name, seeds in runs.items():
         paired = np.array([seeds[seed][metric] - control[seed][metric] for seed in seeds])
         error = float(paired.std(ddof=1) / len(paired) ** 0.5)
-        found.append(Difference(name, tuple(paired.tolist()), float(paired.mean()), error))
-    return found
+        rows.append(Difference(name, tuple(paired.tolist()), float(paired.mean()), error))
+    return rows
 
 
 def over_runs(result: Mapping[str, Any], quantity: str) -> list[float]:
@@ -104,9 +103,8 @@ def forest(results: Mapping[str, Mapping[str, Any]], metric: str) -> Figure:
         results: title of the panel to result.
         metric: as in :func:`differences`.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 3.9), layout="constrained")
-        for axis, (title, result) in zip(figure.subplots(1, len(results), sharey=True), results.items(), strict=True):
+    with canvas(6.8, 3.9, columns=len(results), sharey=True) as (figure, axes):
+        for axis, (title, result) in zip(axes, results.items(), strict=True):
             rows = differences(result, metric)
             places = np.arange(len(rows))[::-1]
             for place, row in zip(places, rows, strict=True):

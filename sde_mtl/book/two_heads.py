@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from sde_mtl.figures.style import BLUE, GREY, STYLE
+from sde_mtl.figures.style import BLUE, GREY, canvas
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -48,9 +47,7 @@ def cosine_figure(cosines: Sequence[float]) -> Figure:
     Args:
         cosines: in the order of the steps.
     """
-    with matplotlib.rc_context({**STYLE, "font.size": 10}):
-        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-        axis = figure.subplots()
+    with canvas(6.4, 2.6, font_size=10) as (figure, (axis,)):
         axis.plot(cosines, ".", color=BLUE)
         axis.axhline(0, color=GREY, lw=0.8)
         axis.set_xlabel("training step")

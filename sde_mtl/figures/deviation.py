@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from optimizers import came_grad
-from sde_mtl.figures.style import COLOURS, GREY, STYLE
+from sde_mtl.figures.style import COLOURS, GREY, canvas
 from sde_mtl.theory.t02_drift_deviation import predict
 from sde_mtl.theory.t04_effective_diffusion import pair
 
@@ -61,17 +60,15 @@ def curves(
         2
     """
     fine, coarse = np.linspace(0.02, np.pi - 0.02, 300), np.linspace(0.15, np.pi - 0.15, 12)
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(6.6, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    with canvas(6.6, 3.4, columns=2, font_size=10) as (figure, (left, right)):
         for ratio, colour in zip(ratios, COLOURS, strict=False):
             line = predict(ratio, fine, task_weights, rho)
             dots = measured(ratio, coarse, task_weights, rho=rho, dimension=dimension, seed=seed)
             left.plot(np.degrees(fine), np.degrees(line.angle), color=colour, label=f"b/a = {ratio:g}")
             left.plot(np.degrees(coarse), np.degrees(dots[0]), "o", ms=4, color=colour)
-            for values, found, style in ((line.worst_joint, dots[1], "-"), (line.worst_rectified, dots[2], "--")):
+            for values, points, style in ((line.worst_joint, dots[1], "-"), (line.worst_rectified, dots[2], "--")):
                 right.plot(np.degrees(fine), values, style, color=colour)
-                right.plot(np.degrees(coarse), found, "o", ms=4, color=colour)
+                right.plot(np.degrees(coarse), points, "o", ms=4, color=colour)
         right.axhline(0, color=GREY, lw=1)
         left.set_ylabel("angle between $g_J$ and $u^*$ [°]")
         right.set_ylabel("worst task's cosine")

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from optimizers import came_grad
-from sde_mtl.figures.style import COLOURS, GREY, STYLE
+from sde_mtl.figures.style import COLOURS, GREY, canvas
 
 
 def objective(pairs: Mapping[str, ArrayLike], rho: float = 0.5) -> Figure:
@@ -25,9 +24,7 @@ def objective(pairs: Mapping[str, ArrayLike], rho: float = 0.5) -> Figure:
         [[0.5, 0.75]]
     """
     weights = np.linspace(0, 1, 401)
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.4, 3.2), layout="constrained")
-        axis = figure.subplots()
+    with canvas(5.4, 3.2, font_size=10) as (figure, (axis,)):
         for (label, gradients), colour in zip(pairs.items(), COLOURS, strict=False):
             G = np.asarray(gradients, np.float64)
             mean = G.mean(0)
@@ -54,9 +51,7 @@ def over_rho(pairs: Mapping[str, ArrayLike], rhos: Sequence[float]) -> Figure:
         >>> over_rho({"a": [[1.0, 0.0], [-0.6, 0.4]]}, [0.1, 0.5]).axes[0].get_ylabel()
         'angle between $u^*$ and $\\\\mu$ [°]'
     """
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(5.4, 3.0, font_size=10) as (figure, (axis,)):
         for (label, gradients), colour in zip(pairs.items(), COLOURS, strict=False):
             G = torch.as_tensor(np.asarray(gradients, np.float64))
             results = [came_grad(G, rho=float(rho)) for rho in rhos]

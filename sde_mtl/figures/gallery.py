@@ -12,6 +12,10 @@ from sde_mtl.theory import t06_resting_points as t06
 from sde_mtl.theory import t10_escape as t10
 from sde_mtl.theory import t11_orders as t11
 
+NUS = (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.44, 0.47, 0.49, 0.51, 0.53, 0.56, 0.6, 0.7, 0.8, 0.9)
+RHOS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+"""Axes of the phase diagrams: denser around the boundaries."""
+
 
 def drift(seed: int) -> Figure:
     """T2 over (φ, b/a) at the authors' weights 1 : 4."""
@@ -46,9 +50,7 @@ def breakdown(seed: int) -> Figure:
 
 def phases(seed: int) -> Figure:
     """Resting points over (ν, ρ), by gradient descent and by Adam."""
-    nus = np.array([0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.44, 0.47, 0.49, 0.51, 0.53, 0.56, 0.6, 0.7, 0.8, 0.9])
-    rhos = np.array([0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
-    return theory_figures.phases([t06.phase_diagram(nus.tolist(), rhos.tolist(), adam=adam) for adam in (False, True)])
+    return theory_figures.phases([t06.phase_diagram(NUS, RHOS, adam=adam) for adam in (False, True)])
 
 
 def chatter(seed: int) -> Figure:

@@ -1,18 +1,171 @@
-"""Pictures of conflict in the gradient log of a training run: cosines over the steps, one step in detail (T1, T2)."""
+"""Pictures of the gradients of training runs: analyses of their logs over training (T1 to T4), one step in detail."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sde_mtl.book.excerpt import cosines, cosines_with
-from sde_mtl.figures.style import BLUE, COLOURS, GREY, RED, STYLE
-from sde_mtl.gradient_logs.reader import GradientLog
+from sde_mtl.figures.style import BLUE, COLOURS, GREY, RED, canvas
+from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLog, Interval, LogAnalysis, cosines, cosines_with
 
 Array = NDArray[np.float64]
 MARKERS = "o^sDv"
+Checkpoint = tuple[int, Interval, tuple[float, ...]]
+"""Training step, what was measured there, and what was predicted."""
+
+
+def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
+    """Cosine between the first two task gradients over training, with the share of conflicting steps; a row each log.
+
+    Args:
+        analyses: one or more.
+    """
+    with canvas(6.4, 1.0 + 1.7 * len(analyses), rows=len(analyses), sharex=True) as (figure, axes):
+        for axis, analysis, colour in zip(axes, analyses, COLOURS, strict=False):
+            step, cosine = np.array(analysis.series["step"]), np.array(analysis.series["cosine"])
+            axis.plot(step, cosine, ".", ms=2.5, color=colour, alpha=0.55)
+            width = max(3, analysis.block)
+            smooth = np.convolve(cosine, np.ones(width) / width, "valid")
+            axis.plot(step[width // 2 : width // 2 + len(smooth)], smooth, color=colour, lw=1.3)
+            axis.axhline(0, color=GREY, lw=0.8)
+            r = analysis.conflict_rate
+            axis.set_title(
+                f"{analysis.name}: {r.value:.1%} of {analysis.steps} steps conflict "
+                f"[{r.low:.1%}, {r.high:.1%}]; paper {PAPER_CONFLICT_RATE:.1%}",
+                fontsize=9,
+                loc="left",
+            )
+            axis.set_ylabel("$\\cos(g_0, g_1)$")
+        axes[-1].set_xlabel("training step")
+        return figure
+
+
+def deviation(analyses: Sequence[LogAnalysis]) -> Figure:
+    """Distribution of ∠(g_J, u*) over the steps, and the closed form T2 at the averaged moments.
+
+    Args:
+        analyses: one or more.
+    """
+    with canvas(6.4, 2.8) as (figure, (axis,)):
+        for analysis, colour in zip(analyses, COLOURS, strict=False):
+            angle = np.array(analysis.series["angle"])
+            axis.hist(angle, bins=40, histtype="stepfilled", color=colour, alpha=0.35, density=True)
+            axis.axvline(
+                analysis.angle.value, color=colour, lw=1.5, label=f"{analysis.name}: mean {analysis.angle.value:.1f}°"
+            )
+            if analysis.angle_predicted is not None:
+                label = f"{analysis.name}: T2 at averaged moments {analysis.angle_predicted:.1f}°"
+                axis.axvline(analysis.angle_predicted, color=colour, lw=1.5, ls="--", label=label)
+        axis.set_xlabel("angle between $g_J$ and $u^*$ [degrees]")
+        axis.set_ylabel("density over steps")
+        axis.legend(fontsize=8)
+        return figure
+
+
+def diffusion(*panels: Sequence[LogAnalysis], titles: Sequence[str] = ()) -> Figure:
+    """Diffusion ratio of the weighted sum at frozen parameters with intervals, and T3's prediction of it.
+
+    Args:
+        panels: the analyses of each panel, with frozen sets.
+        titles: of the panels, if there are several.
+
+    Example:
+        >>> from sde_mtl.book import kept_result, read_analyses
+        >>> two, four = (read_analyses(kept_result(f"analysis-{name}.json")) for name in ("demo", "radiographs"))
+        >>> len(diffusion(two, four, titles=("two tasks", "four tasks")).axes)
+        2
+    """
+    return _at_checkpoints(
+        panels,
+        titles,
+        r"tr $\Sigma_{LS}$ / $\sum_i\omega_i^2$ tr $\Sigma_{ii}$",
+        "independent noise",
+        {"predicted (T3)": "x"},
+        lambda a: [(d.step, d.ratio, (d.predicted,)) for d in a.diffusion],
+    )
+
+
+def effective(*panels: Sequence[LogAnalysis], titles: Sequence[str] = ()) -> Figure:
+    """CAME-Grad's diffusion over that of LS at the same ηκ: measured, by the delta method, by Gaussian gradients.
+
+    Args:
+        panels: the analyses of each panel, with frozen sets.
+        titles: of the panels, if there are several.
+    """
+    return _at_checkpoints(
+        panels,
+        titles,
+        r"tr Cov $F$ / $\kappa^2$ tr $\Sigma_{LS}$",
+        "linear scalarization",
+        {"delta method (T4)": "x", "Gaussian gradients": "+"},
+        lambda a: [(p.step, p.restored, (p.restored_delta, p.restored_gaussian)) for p in a.empirical],
+    )
+
+
+def _at_checkpoints(
+    panels: Sequence[Sequence[LogAnalysis]], titles: Sequence[str], quantity: str, one: str,
+    predictions: Mapping[str, str], checkpoints: Callable[[LogAnalysis], list[Checkpoint]],
+) -> Figure:  # fmt: skip
+    """A ratio at the frozen parameters of several logs, measured with intervals and predicted, and what 1 stands for.
+
+    ``predictions`` maps the label of each prediction of a checkpoint to its marker.
+    """
+    with canvas(6.4, 3.0, columns=len(panels), sharey=True) as (figure, axes):
+        for axis, analyses in zip(axes, panels, strict=True):
+            for offset, (analysis, colour) in enumerate(zip(analyses, COLOURS, strict=False)):
+                points = checkpoints(analysis)
+                shift = (offset - (len(analyses) - 1) / 2) * 0.02 * analysis.steps
+                step = np.array([at for at, _, _ in points]) + shift
+                value, bars = _bars([measured for _, measured, _ in points])
+                axis.errorbar(step, value, bars, fmt="o", color=colour, ms=4, capsize=3, lw=1.2,
+                              label=f"{analysis.name}: measured")  # fmt: skip
+                for number, (label, marker) in enumerate(predictions.items()):
+                    axis.plot(step, [predicted[number] for _, _, predicted in points], marker, color=colour, ms=6.5,
+                              label=f"{analysis.name}: {label}")  # fmt: skip
+            axis.axhline(1, color=GREY, lw=0.8, label=one)
+            axis.set_xlabel("training step of the frozen parameters" if len(panels) == 1 else "training step")
+        for axis, title in zip(axes, titles, strict=False):
+            axis.set_title(title, fontsize=10)
+        axes[0].set_ylabel(quantity)
+        entries = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(entries.values(), entries.keys(), fontsize=8, loc="outside upper center", ncols=2)
+        return figure
+
+
+def _bars(intervals: Sequence[Interval]) -> tuple[Array, Array]:
+    """Values (n,) and the lengths (2, n) of the bars below and above them."""
+    value = np.array([i.value for i in intervals])
+    return value, np.abs(np.array([[i.low, i.high] for i in intervals]).reshape(-1, 2).T - value)
+
+
+def prediction_against_measurement(analyses: Sequence[LogAnalysis]) -> Figure:
+    """CAME-Grad's diffusion at every frozen checkpoint, predicted against measured, with the diagonal.
+
+    Args:
+        analyses: with frozen sets.
+
+    Example:
+        >>> from sde_mtl.book import kept_result, read_analyses
+        >>> figure = prediction_against_measurement(read_analyses(kept_result("analysis-demo.json")))
+        >>> figure.axes[0].get_ylabel()
+        'measured on all of them'
+    """
+    with canvas(5.2, 4.0) as (figure, (axis,)):
+        points = [point for analysis in analyses for point in analysis.empirical]
+        for label, marker, colour, values in (
+            ("delta method (T4)", "x", COLOURS[1], [p.restored_delta for p in points]),
+            ("Gaussian gradients through F", "o", COLOURS[0], [p.restored_gaussian for p in points]),
+        ):
+            measured, bars = _bars([p.restored for p in points])
+            axis.errorbar(values, measured, bars, fmt=marker, color=colour, ms=6, capsize=2, lw=1, label=label)
+        ends = [0.9, max([1.1, *(p.restored_delta for p in points)]) + 0.05]
+        axis.plot(ends, ends, color=GREY, lw=0.8)
+        axis.set_xlabel("predicted from the first half of the micro-batches")
+        axis.set_ylabel("measured on all of them")
+        axis.set_title(r"tr Cov $F$ / $\kappa^2$ tr $\Sigma_{LS}$", fontsize=10)
+        axis.legend(fontsize=9.5, loc="upper left")
+        return figure
 
 
 def over_training(log: GradientLog) -> Figure:
@@ -22,15 +175,12 @@ def over_training(log: GradientLog) -> Figure:
         log: of a run.
 
     Example:
-        >>> from sde_mtl.book.results import cached_result
-        >>> from sde_mtl.book.excerpt import read_excerpt
-        >>> len(over_training(read_excerpt(cached_result("gradient-log-excerpt.json"))).axes)
+        >>> from sde_mtl.book import kept_result, read_excerpt
+        >>> len(over_training(read_excerpt(kept_result("gradient-log-excerpt.json"))).axes)
         2
     """
     C, with_joint = cosines(log.gramian), cosines_with(log.gramian, log.task_weights)
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.6, 4.6), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True)
+    with canvas(5.6, 4.6, rows=2, sharex=True, font_size=10) as (figure, (upper, lower)):
         for task, (name, marker, colour) in enumerate(zip(log.tasks, MARKERS, COLOURS, strict=False)):
             if task:
                 upper.plot(log.steps, C[:, 0, task], marker, ms=3, color=colour, alpha=0.8, label=name)
@@ -58,9 +208,7 @@ def directions(gramian: Array, names: tuple[str, ...], coefficients: Mapping[str
         >>> [round(float(bar.get_height()), 3) for bar in axis.patches]
         [0.707, 0.707]
     """
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(5.2, 3.0, font_size=10) as (figure, (axis,)):
         place, width = np.arange(len(names)), 0.8 / len(coefficients)
         for number, ((label, c), colour) in enumerate(zip(coefficients.items(), COLOURS, strict=False)):
             shift = (number - (len(coefficients) - 1) / 2) * width
@@ -80,9 +228,8 @@ def decomposition(log: GradientLog) -> Figure:
         log: of a run.
 
     Example:
-        >>> from sde_mtl.book.results import cached_result
-        >>> from sde_mtl.book.excerpt import read_excerpt
-        >>> log = read_excerpt(cached_result("gradient-log-excerpt.json"))
+        >>> from sde_mtl.book import kept_result, read_excerpt
+        >>> log = read_excerpt(kept_result("gradient-log-excerpt.json"))
         >>> [line.get_label() for line in decomposition(log).axes[0].lines][:2]
         ['pairs with rg (printed)', 'pairs without rg (missing)']
     """
@@ -90,9 +237,7 @@ def decomposition(log: GradientLog) -> Figure:
     squares = np.einsum("nii->n", weighted)
     kept = 2 * weighted[:, 0, 1:].sum(-1)
     missing = np.einsum("nij->n", weighted) - squares - kept
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
-        axis = figure.subplots()
+    with canvas(5.6, 3.2, font_size=10) as (figure, (axis,)):
         for values, colour, marker, label in (
             (kept, BLUE, "o", f"pairs with {log.tasks[0]} (printed)"),
             (missing, RED, "^", f"pairs without {log.tasks[0]} (missing)"),

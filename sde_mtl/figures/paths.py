@@ -1,14 +1,13 @@
-"""Pictures of training as a stochastic process: paths with their predicted band, stationary clouds (T3)."""
+"""Pictures of training as a stochastic process: paths with their predicted band, moments, stationary clouds (T3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
 
-from sde_mtl.figures.style import BLUE, COLOURS, GREY, STYLE
+from sde_mtl.figures.style import BLUE, COLOURS, GREY, canvas
 from sde_mtl.simulation._simulate import Ensemble
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 
@@ -27,9 +26,7 @@ def band(simulated: Ensemble, law: OrnsteinUhlenbeck, start: ArrayLike, *, compo
     times = simulated.times.numpy()
     mean = np.array([law.mean(t, start)[component] for t in times])
     deviation = np.sqrt([law.covariance(t)[component, component] for t in times])
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
-        axis = figure.subplots()
+    with canvas(5.6, 3.2, font_size=10) as (figure, (axis,)):
         for number, path in enumerate(simulated.kept.numpy()):
             axis.plot(times, path[:, component], color=GREY, lw=0.8, alpha=0.7,
                       label="training loop" if number == 0 else None)  # fmt: skip
@@ -49,9 +46,7 @@ def clouds(simulated: Mapping[str, Ensemble], laws: Mapping[str, OrnsteinUhlenbe
         simulated: title to paths of two parameters.
         laws: of the same titles.
     """
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(6.6, 2.8), layout="constrained")
-        axes = figure.subplots(1, len(simulated), sharex=True, sharey=True, squeeze=False)[0]
+    with canvas(6.6, 2.8, columns=len(simulated), sharex=True, sharey=True, font_size=10) as (figure, axes):
         for axis, (title, ensemble), colour in zip(axes, simulated.items(), COLOURS, strict=False):
             x, y = ensemble.kept[:, -1].numpy().T
             axis.plot(x, y, ".", ms=2.5, color=colour, alpha=0.6)
@@ -74,17 +69,48 @@ def ratio(correlations: ArrayLike, predicted: ArrayLike, measured: ArrayLike, er
         >>> ratio([0.0], [1.0], [1.01], [0.02]).axes[0].get_xlabel()
         'correlation of the noise'
     """
-    r, found = np.asarray(correlations), np.asarray(measured)
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
-        axis = figure.subplots()
+    r = np.asarray(correlations)
+    with canvas(5.2, 3.0, font_size=10) as (figure, (axis,)):
         axis.plot(r, np.asarray(predicted), color=BLUE, lw=1.6, label="closed form")
-        axis.errorbar(r, found, 2 * np.asarray(error), fmt="o", color=COLOURS[1], ms=4, capsize=3,
+        axis.errorbar(r, np.asarray(measured), 2 * np.asarray(error), fmt="o", color=COLOURS[1], ms=4, capsize=3,
                       label="simulated ± 2 SE")  # fmt: skip
         axis.axhline(1, color=GREY, lw=0.8)
         axis.set_xlabel("correlation of the noise")
         axis.set_ylabel("diffusion over that of\nindependent noise")
         axis.legend(fontsize=10)
+        return figure
+
+
+def moments(simulated: Ensemble, law: OrnsteinUhlenbeck, start: Sequence[float], learning_rate: float) -> Figure:
+    """Mean and variances of the training loop against the SDE's and the recursion's closed forms.
+
+    Args:
+        simulated: of linear scalarization, at several steps.
+        law: of the same problem.
+        start: (d,) of the paths.
+        learning_rate: η; the SDE's time at step n is ηn.
+    """
+    with canvas(6.4, 2.8, columns=2) as (figure, (left, right)):
+        steps = range(int(simulated.steps[-1]) + 1)
+        for axis, name, measured, error, exact, sde in (
+            (left, "mean", simulated.mean, simulated.mean_error(),
+             [law.discrete_mean(s, start) for s in steps], [law.mean(s * learning_rate, start) for s in steps]),
+            (right, "variance", simulated.covariance.diagonal(dim1=1, dim2=2),
+             simulated.covariance_error().diagonal(dim1=1, dim2=2),
+             [np.diag(law.discrete_covariance(s)) for s in steps],
+             [np.diag(law.covariance(s * learning_rate)) for s in steps]),
+        ):  # fmt: skip
+            for component, colour in zip(range(measured.shape[1]), COLOURS, strict=False):
+                axis.errorbar(simulated.steps, measured[:, component], 5 * error[:, component], fmt="o", ms=3,
+                              capsize=2, color=colour,
+                              label=f"$\\theta_{{{component}}}$, simulated ± 5 SE")  # fmt: skip
+                axis.plot(steps, np.array(exact)[:, component], color=colour, lw=1.2)
+                axis.plot(steps, np.array(sde)[:, component], color=colour, lw=1, ls=":")
+            axis.set_xlabel("step")
+            axis.set_ylabel(name)
+        left.plot([], [], color=GREY, lw=1.2, label="recursion, closed form")
+        left.plot([], [], color=GREY, lw=1, ls=":", label="SDE, closed form")
+        left.legend(fontsize=7)
         return figure
 
 

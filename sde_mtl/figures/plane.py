@@ -1,8 +1,7 @@
-"""Two tasks in the plane: the weighted sum against the conflict-averse direction, and CAME-Grad stage by stage."""
+"""Two gradients in the plane: weighted sum and conflict-averse direction, trust regions, CAME-Grad's three stages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad
-from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, STYLE
+from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, canvas
 
 Array = NDArray[np.float64]
 BLACK = "black"
@@ -31,12 +30,35 @@ def joint(gradients: ArrayLike, task_weights: ArrayLike, *, rho: float = 0.5) ->
     """
     G, w = _tensors(gradients, task_weights)
     r = came_grad(G, w, rho=rho)
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(4.0, 3.4), layout="constrained")
-        axis = figure.subplots()
+    with canvas(4.0, 3.4, font_size=10) as (figure, (axis,)):
         unit = [v / np.linalg.norm(v) for v in (*G.numpy(), r.joint.numpy(), r.rectified.numpy())]
-        _frame(axis, G.numpy(), unit, 0.25)
+        _frame(axis, G.numpy(), unit, margin=0.25)
         _draw(axis, zip(unit, ("$g_1$", "$g_2$", "$g_J$", "$u^*$"), (BLUE, RED, ORANGE, BLACK), strict=True))
+        return figure
+
+
+def trust_regions(pairs: Mapping[str, ArrayLike], rho: float = 0.5) -> Figure:
+    """The two gradients, the trust region around their mean and u*, a panel each pair; shaded, the cone of T5.
+
+    Args:
+        pairs: title to (2, 2) gradients.
+        rho: of stage 1.
+
+    Example:
+        >>> len(trust_regions({"valid": [[1.0, 0.0], [-0.5, 0.8]], "not": [[1.0, 0.2], [-3.0, 0.2]]}).axes)
+        2
+    """
+    with canvas(5.6, 3.0, columns=len(pairs)) as (figure, axes):
+        for axis, (title, gradients) in zip(axes, pairs.items(), strict=True):
+            G, w = _tensors(gradients, [1.0, 1.0])
+            r = came_grad(G, w, rho=rho)
+            g, mean = G.numpy(), r.mean.numpy()
+            radius = rho * float(np.linalg.norm(mean))
+            reach = 1.15 * max(*np.linalg.norm(g, axis=1), float(np.linalg.norm(mean)) + radius)
+            _frame(axis, g, [np.full(2, -reach), np.full(2, reach)], margin=0)
+            _circle(axis, mean, radius)
+            _draw(axis, [*_tasks(g), (mean, "$\\mu$", GREY), (r.rectified.numpy(), "$u^*$", BLACK)])
+            axis.set_title(title, fontsize=10)
         return figure
 
 
@@ -58,25 +80,24 @@ def stages(
     r = came_grad(G, w, rho=rho, kappa=kappa, nu=nu)
     g, mean, u, enhanced = G.numpy(), r.mean.numpy(), r.rectified.numpy(), r.enhanced.numpy()
     target, update = kappa * r.joint.numpy(), r.update.numpy()
-    with matplotlib.rc_context(STYLE | {"font.size": 10}):
-        figure = Figure(figsize=(5.4, 8.4), layout="constrained")
-        first, second, third = figure.subplots(3, 1)
-        tasks = ((g[0], "$g_1$", BLUE), (g[1], "$g_2$", RED))
+    with canvas(5.4, 8.4, rows=3, font_size=10) as (figure, (first, second, third)):
         radius = rho * float(np.linalg.norm(mean))
 
         _frame(first, g, [*g, mean, u, mean + radius, mean - radius])
-        first.add_patch(Circle((mean[0], mean[1]), radius, fill=False, color=GREY, lw=1.2))
+        _circle(first, mean, radius)
         combined = r.alpha.numpy() @ g
         first.plot(*g.T, color=GREY, lw=1, ls=":")
         first.plot(*combined, "o", color=GREEN, ms=5)
-        first.annotate("$g_\\alpha$", combined, (-4, -14), textcoords="offset points", color=GREEN, fontsize=12)
-        _draw(first, [*tasks, (mean, "$\\mu$", GREY), (u, "$u^*$", BLACK)])
+        first.annotate(
+            "$g_\\alpha$", (combined[0], combined[1]), (-4, -14), textcoords="offset points", color=GREEN, fontsize=12
+        )
+        _draw(first, [*_tasks(g), (mean, "$\\mu$", GREY), (u, "$u^*$", BLACK)])
         first.set_title("1  rectify: u* in the trust region around μ", fontsize=10, loc="left")
 
         length = float(np.linalg.norm(enhanced))
         reach = [*g, target, enhanced]
         _frame(second, g, reach)
-        second.add_patch(Circle((0, 0), length, fill=False, color=GREY, lw=1.2, ls="--"))
+        _circle(second, np.zeros(2), length, "--")
         _draw(second, [(target, "$\\kappa g_J$", ORANGE), (enhanced, "$u_{en}$", PURPLE), (u, "", BLACK)])
         second.annotate("$u^*$", u, (10, -12), textcoords="offset points", ha="center", fontsize=12)
         second.set_title("2  inject: u* at the length κ‖$g_J$‖ (dashed)", fontsize=10, loc="left")
@@ -95,7 +116,7 @@ def _tensors(gradients: ArrayLike, task_weights: ArrayLike) -> tuple[torch.Tenso
     return G, torch.as_tensor(np.asarray(task_weights, np.float64))
 
 
-def _frame(axis: Axes, g: Array, shown: list[Array], margin: float = 0.18) -> None:
+def _frame(axis: Axes, g: Array, shown: Sequence[Array], *, margin: float = 0.18) -> None:
     """Limits around what is shown, and the cone {u : g_iᵀu ≥ 0 ∀i} shaded."""
     ends = np.stack([np.zeros(2), *shown])
     pad = margin * float(np.ptp(ends, axis=0).max())
@@ -108,7 +129,16 @@ def _frame(axis: Axes, g: Array, shown: list[Array], margin: float = 0.18) -> No
     axis.grid(False)
 
 
+def _circle(axis: Axes, centre: Array, radius: float, style: str = "-") -> None:
+    axis.add_patch(Circle((centre[0], centre[1]), radius, fill=False, color=GREY, lw=1.2, ls=style))
+
+
+def _tasks(g: Array) -> list[tuple[Array, str, str]]:
+    return [(g[0], "$g_1$", BLUE), (g[1], "$g_2$", RED)]
+
+
 def _draw(axis: Axes, vectors: Iterable[tuple[Array, str, str]]) -> None:
+    """Arrows from the origin, each with its label and colour."""
     size = float(np.ptp(axis.get_xlim()) + np.ptp(axis.get_ylim())) / 2
     for vector, label, colour in vectors:
         arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad_coefficients, gramian
-from sde_mtl.figures.style import COLOURS, GREY, STYLE
+from sde_mtl.figures.style import COLOURS, GREY, canvas
 from sde_mtl.theory.t06_resting_points import KAPPA, example
 
 Array = NDArray[np.float64]
@@ -72,9 +71,7 @@ def weights_figure(panels: Mapping[str, Array], weights: Sequence[Sequence[float
     shares = np.linspace(0, 1, 60)
     front = np.stack([problem.minimizer([s, 1 - s]).numpy() for s in shares])
     mean = problem.minimizer([0.5, 0.5]).numpy()
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    with canvas(5.6, 3.3, columns=len(panels), sharey=True) as (figure, axes):
         for axis, (title, paths) in zip(axes, panels.items(), strict=True):
             axis.plot(*front.T, color=GREY, lw=1, ls="--", label="Pareto set")
             for run, (pair, colour) in enumerate(zip(weights, COLOURS, strict=False)):

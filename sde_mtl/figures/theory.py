@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-import matplotlib.lines
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from sde_mtl.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, STYLE
+from sde_mtl.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, canvas
 from sde_mtl.simulation._simulate import Ensemble
 from sde_mtl.theory.t02_drift_deviation import Deviation
 from sde_mtl.theory.t06_resting_points import PhaseDiagram, boundaries
@@ -34,9 +33,8 @@ def drift(ratios: Array, angles: Array, deviation: Deviation, weights: Sequence[
         (deviation.worst_joint, r"worst task under $g_J$: $\min_i\cos(g_i, g_J)$", DIVERGING, -1, 1),
         (deviation.worst_rectified, r"worst task under $u^*$: $\min_i\cos(g_i, u^*)$", DIVERGING, -1, 1),
     )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
-        for axis, (values, title, colours, low, high) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+    with canvas(9.6, 3.2, columns=3, sharey=True) as (figure, axes):
+        for axis, (values, title, colours, low, high) in zip(axes, panels, strict=True):
             mesh = axis.pcolormesh(degrees, ratios, values, cmap=colours, vmin=low, vmax=high, rasterized=True)
             for task, colour in ((0, RED), (1, BLUE)):
                 axis.contour(degrees, ratios, deviation.harms[..., task].astype(float), [0.5], colors=[colour],
@@ -46,11 +44,8 @@ def drift(ratios: Array, angles: Array, deviation: Deviation, weights: Sequence[
             axis.set_title(title, fontsize=8.5)
             axis.set_xlabel("angle φ between the tasks [°]")
             figure.colorbar(mesh, ax=axis, shrink=0.9)
-        first = figure.axes[0]
-        first.set_ylabel("norm ratio b/a")
-        handles = [
-            matplotlib.lines.Line2D([], [], color=c, label=f"$g_J$ harms task {t}") for t, c in ((1, RED), (2, BLUE))
-        ]
+        axes[0].set_ylabel("norm ratio b/a")
+        handles = [Line2D([], [], color=c, label=f"$g_J$ harms task {t}") for t, c in ((1, RED), (2, BLUE))]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8,
                       title=f"ω = ({weights[0]:g}, {weights[1]:g}); inside the line", title_fontsize=8)  # fmt: skip
         return figure
@@ -59,9 +54,7 @@ def drift(ratios: Array, angles: Array, deviation: Deviation, weights: Sequence[
 def threshold(ratios: Array, angles: Array, maps: Mapping[str, Array]) -> Figure:
     """Restoration threshold κ* over angle and norm ratio, a panel each setting; the paper's κ = 1.5 drawn in (T4)."""
     degrees = np.degrees(angles)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(maps) + 0.6, 3.0), layout="constrained")
-        axes = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    with canvas(3.1 * len(maps) + 0.6, 3.0, columns=len(maps), sharey=True) as (figure, axes):
         for axis, (title, values) in zip(axes, maps.items(), strict=True):
             mesh = axis.pcolormesh(degrees, ratios, values, cmap=DIVERGING, vmin=0.4, vmax=1.6, rasterized=True)
             for level, style in ((1.0, "--"), (1.5, "-")):
@@ -89,9 +82,7 @@ def breakdown(
         results: label to (measured, standard error, prediction).
         kinks: label to the distance of the nearest kink; a third of it is drawn as where the method should end.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.0, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(6.0, 3.0) as (figure, (axis,)):
         for (label, (measured, error, predicted)), colour in zip(results.items(), COLOURS, strict=False):
             axis.errorbar(scales, measured / predicted, 2 * error / predicted, fmt="o-", ms=3, lw=1, capsize=2,
                           color=colour, label=label)  # fmt: skip
@@ -107,9 +98,7 @@ def breakdown(
 
 def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
     """Where training rests over (ν, ρ), with both predicted boundaries; LS with equal weights in words (T6)."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * len(diagrams) + 0.8, 3.4), layout="constrained")
-        axes = figure.subplots(1, len(diagrams), sharey=True, squeeze=False)[0]
+    with canvas(3.6 * len(diagrams) + 0.8, 3.4, columns=len(diagrams), sharey=True) as (figure, axes):
         for axis, diagram in zip(axes, diagrams, strict=True):
             mesh = axis.pcolormesh(diagram.nus, diagram.rhos, diagram.position, cmap=DIVERGING, vmin=0, vmax=1,
                                    shading="nearest", rasterized=True)  # fmt: skip
@@ -132,9 +121,7 @@ def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
 
 def chatter(learning_rates: Sequence[float], amplitudes: Mapping[str, Array]) -> Figure:
     """Distance from the resting point at constant learning rates (T6, T7)."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(4.6, 3.0) as (figure, (axis,)):
         for (label, values), colour in zip(amplitudes.items(), COLOURS, strict=False):
             axis.loglog(learning_rates, np.maximum(values, 1e-16), "o-", ms=4, lw=1, color=colour, label=label)
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -151,9 +138,7 @@ def escape(runs: Mapping[str, Mapping[str, Ensemble]]) -> Figure:
         runs: setting to aggregator to ensemble, with "linear" among the aggregators.
     """
     names = [name for name in next(iter(runs.values())) if name != "linear"]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-        axis = figure.subplots()
+    with canvas(7.2, 3.4) as (figure, (axis,)):
         for offset, (name, colour) in enumerate(zip(names, (ORANGE, GREEN, BLUE), strict=False)):
             ratios = [rate_ratio(group[name], group["linear"]) for group in runs.values()]
             place = np.arange(len(runs)) + 0.26 * (offset - (len(names) - 1) / 2)
@@ -172,9 +157,7 @@ def escape(runs: Mapping[str, Mapping[str, Ensemble]]) -> Figure:
 
 def passage(D: Array, exact: Array, asymptotic: Array, simulated: Array, error: Array) -> Figure:
     """Mean first-passage time of the one-dimensional well: double integral, Kramers, simulation (T10)."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(4.6, 3.0) as (figure, (axis,)):
         axis.semilogy(1 / D, exact, color=BLUE, lw=1.4, label="double integral")
         axis.semilogy(1 / D, asymptotic, color=ORANGE, lw=1.4, ls="--", label="Kramers")
         axis.errorbar(1 / D, simulated, 2 * error, fmt="o", ms=4, color=RED, capsize=2, label="simulated ± 2 SE")
@@ -186,9 +169,7 @@ def passage(D: Array, exact: Array, asymptotic: Array, simulated: Array, error: 
 
 def orders(steps: Array, errors: Mapping[str, tuple[Array, Array]]) -> Figure:
     """Strong error of Euler–Maruyama on shared Brownian paths against dt, with slopes 1 and ½ (T11)."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-        axis = figure.subplots()
+    with canvas(4.6, 3.0) as (figure, (axis,)):
         for (label, (mean, error)), colour, order in zip(errors.items(), COLOURS, (1.0, 0.5), strict=False):
             axis.errorbar(steps, mean, 2 * error, fmt="o", ms=4, color=colour, capsize=2, label=f"{label} noise")
             axis.plot(

@@ -6,10 +6,7 @@ share at which stage 1 is valid (T5). Next to each stands the closed form of T2 
 moments (norms, mean inner products): it knows nothing of the steps' scatter, so the two need not agree, and
 their difference is what a stochastic theory has to explain.
 
-At frozen parameters (independent micro-batches, plain bootstrap): the diffusion ratio
-tr Σ_LS / Σω_i² tr Σ_ii, by three routes: from the exact Gramians; directly as the variance of the projected joint
-gradient; and *predicted out of sample*: the closed form T3 at the cross-covariances of the first half of the
-micro-batches, against the variance of the joint gradient in the second half.
+At frozen parameters ``diffusion.py`` measures the diffusion ratio (T3), and ``empirical.py`` the effective SDE (T4).
 """
 
 from dataclasses import asdict, dataclass
@@ -20,41 +17,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad_stages
-from sde_mtl.gradient_logs.bootstrap import Interval, block_length, bootstrap
-from sde_mtl.gradient_logs.empirical import Distortion, EmpiricalSDE, distortion, empirical_sde
-from sde_mtl.gradient_logs.reader import FrozenSet, GradientLog
+from sde_mtl.gradient_logs._bootstrap import Interval, block_length, bootstrap
+from sde_mtl.gradient_logs.angles import angle, cosines, cosines_with
+from sde_mtl.gradient_logs.diffusion import Diffusion, diffusion_at
+from sde_mtl.gradient_logs.empirical import EmpiricalSDE, empirical_sde
+from sde_mtl.gradient_logs.projection import Distortion, distortion
+from sde_mtl.gradient_logs.reader import GradientLog
 from sde_mtl.theory import t02_drift_deviation as t02
-from sde_mtl.theory.t03_diffusion_decay import trace_ratio
 
 PAPER_CONFLICT_RATE = 0.538
 """Share of conflicting steps that the paper reports (arXiv:2605.22635)."""
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Diffusion:
-    """Diffusion ratio at one frozen set of micro-batches.
-
-    Attributes:
-        step, micro_batches: which set.
-        traces: (K, K) unbiased tr Σ_ij.
-        correlation: (K, K) tr Σ_ij / √(tr Σ_ii tr Σ_jj).
-        ratio: tr Σ_LS / Σω_i²tr Σ_ii with its interval.
-        direct: variance of the projected joint gradient over Σω_i² the variances of the projected task gradients;
-            differs from ``ratio``, which is T3 at the exact cross-covariances, by the projection's error alone.
-        predicted, held_out: T3 at the first half's moments; ``direct`` on the second half, with its interval.
-        signal_to_noise: (K,) ‖E g_i‖² / tr Σ_ii of one micro-batch.
-    """
-
-    step: int
-    micro_batches: int
-    traces: list[list[float]]
-    correlation: list[list[float]]
-    ratio: Interval
-    direct: float
-    predicted: float
-    held_out: Interval
-    signal_to_noise: list[float]
 
 
 @dataclass(frozen=True)
@@ -128,15 +101,15 @@ def analyze(
         raise ValueError(f"an analysis needs 2 tasks and 8 steps, {log.folder} has {tasks} and {n}")
     M = log.gramian
     norms = np.sqrt(np.einsum("nii->ni", M))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = M / (norms[:, :, None] * norms[:, None, :])
+    cosine = cosines(M)[:, 0, 1]
     stages = came_grad_stages(torch.from_numpy(M), torch.from_numpy(w), rho=rho)
     joint = np.broadcast_to(w, (n, tasks))
     rectified = stages.rectified.numpy()
-    angle = _angle(M, joint, rectified)
-    worst_joint, worst_rectified = _worst(M, joint), _worst(M, rectified)
+    degrees = np.degrees(angle(M, joint, rectified))
     conflict = (M[:, 0, 1:] < 0).any(1)
-    block = block_length(cosines[:, 0, 1])
+    block = block_length(cosine)
+    frozen = [batches for batches in log.frozen if len(batches.losses) >= 8]
+    rate = float(log.meta.get("learning_rate", 0.0))
 
     def interval(series: ArrayLike) -> Interval:
         values = np.asarray(series, np.float64)
@@ -154,36 +127,31 @@ def analyze(
             for i in range(tasks)
             for j in range(i + 1, tasks)
         },
-        mean_cosine=interval(cosines[:, 0, 1]),
+        mean_cosine=interval(cosine),
         harm_rate=interval(((M @ w) < 0).any(1)),
         harm_predicted=None if predicted is None else bool(predicted.harms.any()),
-        angle=interval(np.degrees(angle)),
+        angle=interval(degrees),
         angle_predicted=None if predicted is None else float(np.degrees(predicted.angle)),
-        worst_joint=interval(worst_joint),
+        worst_joint=interval(cosines_with(M, joint).min(1)),
         worst_joint_predicted=None if predicted is None else float(predicted.worst_joint),
-        worst_rectified=interval(worst_rectified),
+        worst_rectified=interval(cosines_with(M, rectified).min(1)),
         worst_rectified_predicted=None if predicted is None else float(predicted.worst_rectified),
         valid_rate=interval(stages.valid.numpy()),
         norm_ratio=float(np.median(norms[:, 1] / norms[:, 0])),
-        diffusion=[_diffusion(frozen, w, replicates, seed) for frozen in log.frozen if len(frozen.losses) >= 8],
+        diffusion=[diffusion_at(batches, w, replicates=replicates, seed=seed) for batches in frozen],
         distortion=distortion(log),
-        empirical=_empirical(log, w, rho, min(replicates, 1000), seed),
+        empirical=[
+            empirical_sde(
+                batches, w, options={"rho": rho}, learning_rate=rate, replicates=min(replicates, 1000), seed=seed
+            )
+            for batches in frozen
+        ],
         series={
             "step": log.steps.tolist(),
-            "cosine": np.nan_to_num(cosines[:, 0, 1]).tolist(),
-            "angle": np.nan_to_num(np.degrees(angle)).tolist(),
+            "cosine": np.nan_to_num(cosine).tolist(),
+            "angle": np.nan_to_num(degrees).tolist(),
         },
     )
-
-
-def _empirical(log: GradientLog, w: Array, rho: float, replicates: int, seed: int) -> list[EmpiricalSDE]:
-    """At every frozen set, with the log's learning rate and the paper's options."""
-    rate = float(log.meta.get("learning_rate", 0.0))
-    return [
-        empirical_sde(frozen, w, options={"rho": rho}, learning_rate=rate, replicates=replicates, seed=seed)
-        for frozen in log.frozen
-        if len(frozen.losses) >= 8
-    ]
 
 
 def _closed_form(M: Array, w: Array, rho: float) -> t02.Deviation:
@@ -191,66 +159,3 @@ def _closed_form(M: Array, w: Array, rho: float) -> t02.Deviation:
     mean = M.mean(0)
     first, second = np.sqrt(mean[0, 0]), np.sqrt(mean[1, 1])
     return t02.predict(second / first, np.arccos(np.clip(mean[0, 1] / (first * second), -1, 1)), w, rho)
-
-
-def _diffusion(frozen: FrozenSet, w: Array, replicates: int, seed: int) -> Diffusion:
-    p = frozen.projected.astype(np.float64)
-    n = len(p)
-    inner = frozen.gramian
-    mean = frozen.mean_gramian
-    if mean is None:
-        average = p.mean(0)
-        mean = average @ average.T
-    traces = n / (n - 1) * (inner.mean(0) - mean)
-    own = np.sqrt(np.diag(traces))
-    products = np.einsum("aim,bjm->abij", p, p)
-
-    def ratio_of(index: NDArray[np.int64]) -> float:
-        """Projected traces, from inner products between the chosen micro-batches alone."""
-        chosen = products[np.ix_(index, index)]
-        within = np.einsum("aaij->ij", chosen) / len(index)
-        return float(trace_ratio(within - chosen.mean((0, 1)), w))
-
-    half = n // 2
-    exact = float(trace_ratio(traces, w))
-    spread = bootstrap(ratio_of, n, replicates=replicates, seed=seed)
-    return Diffusion(
-        step=frozen.step,
-        micro_batches=n,
-        traces=traces.tolist(),
-        correlation=(traces / np.outer(own, own)).tolist(),
-        ratio=Interval(exact, spread.low + exact - spread.value, spread.high + exact - spread.value),
-        direct=_direct(p, w),
-        predicted=ratio_of(np.arange(half)),
-        held_out=_held_out(p[half:], w, replicates, seed),
-        signal_to_noise=np.maximum((np.diag(mean) - np.diag(traces) / n) / np.diag(traces), 0).tolist(),
-    )
-
-
-def _direct(p: Array, w: Array) -> float:
-    """Variance of the projected joint gradient itself, over the weighted variances of its parts."""
-    joint = np.einsum("k,nkm->nm", w, p)
-    own = float((w**2 * p.var(0).sum(-1)).sum())
-    return float(joint.var(0).sum()) / own if own > 0 else float("nan")
-
-
-def _held_out(p: Array, w: Array, replicates: int, seed: int) -> Interval:
-    return bootstrap(lambda i: _direct(p[i], w), len(p), replicates=min(replicates, 500), seed=seed)
-
-
-def _inner(M: Array, x: Array, y: Array) -> Array:
-    return np.asarray(np.einsum("ni,nij,nj->n", x, M, y))
-
-
-def _angle(M: Array, x: Array, y: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = _inner(M, x, y) / np.sqrt(_inner(M, x, x) * _inner(M, y, y))
-    return np.asarray(np.arccos(np.clip(cosine, -1, 1)))
-
-
-def _worst(M: Array, x: Array) -> Array:
-    """min_i cos(g_i, Gᵀx)."""
-    norms = np.sqrt(np.einsum("nii->ni", M))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = np.einsum("nij,nj->ni", M, x) / (norms * np.sqrt(_inner(M, x, x))[:, None])
-    return np.asarray(cosines.min(1))

@@ -1,17 +1,10 @@
 r"""The empirical SDE of a gradient log: what T4 predicts at real gradients, against the logged micro-batches.
 
-At a frozen checkpoint the n micro-batches give the mean and the joint covariance of the projected per-task gradients.
-The sample covariance S has rank n − 1 ≪ Km, so it is shrunk towards a diagonal target with the same cross-task traces,
-
-.. math:: \hat Σ = (1-λ)S + λ\,T ⊗ I_m/m, \qquad T_{ij} = \mathrm{tr}\,S_{ij},
-
-low rank plus (block) diagonal, with λ by Ledoit and Wolf's formula (J. Multivariate Analysis 88, 2004). Every trace
-tr Σ_ij is kept as it was measured.
-
-For an aggregator F the drift E F and the diffusion tr Cov F of single micro-batches are *predicted* from (ḡ, Σ̂) of
-one half of the micro-batches, by the delta method (JΣJᵀ, F + ½D²F:Σ) and by Gaussian gradients (no linearization), and
-*measured* on the other half by pushing its micro-batches through F. Where the two predictions differ, the noise is too
-large for the delta method; where the Gaussian one is off, the noise is not Gaussian, or the halves differ.
+For an aggregator F the drift E F and the diffusion tr Cov F of single micro-batches are *predicted* from the mean ḡ and
+the shrunk covariance Σ̂ (``local_model.py``) of one half of a checkpoint's micro-batches, by the delta method (JΣJᵀ,
+F + ½D²F:Σ) and by Gaussian gradients (no linearization), and *measured* on the other half by pushing its micro-batches
+through F. Where the two predictions differ, the noise is too large for the delta method; where the Gaussian one is off,
+the noise is not Gaussian, or the halves differ.
 
 With logged Hessians, g_i(θ) = ḡ_i + H_iθ is simulated near the checkpoint, in the span of what was logged, by the
 exact recursion and the effective SDE.
@@ -27,125 +20,17 @@ from torch import Tensor
 
 from optimizers.aggregators.base import Aggregator
 from optimizers.aggregators.by_name import aggregator
-from sde_mtl.gradient_logs.bootstrap import Interval, bootstrap
-from sde_mtl.gradient_logs.reader import FrozenSet, GradientLog
-from sde_mtl.problems.quadratic import Problem
-from sde_mtl.random.normals import normals
+from sde_mtl.gradient_logs._bootstrap import Interval, bootstrap
+from sde_mtl.gradient_logs.local_model import EmpiricalNoise, LocalModel
+from sde_mtl.gradient_logs.reader import FrozenSet
 from sde_mtl.simulation._simulate import simulate
 from sde_mtl.simulation.dynamics import EffectiveSDE, Recursion, aggregate
 
 Array = NDArray[np.float64]
 SAMPLES = 1000
+"""Of the Gaussian noise from which both predictions are made."""
 DELTA = 1e-3
-
-
-class EmpiricalNoise:
-    """Gaussian gradient noise with the shrunk covariance of a sample of gradients.
-
-    Args:
-        sample: (n, K, m) gradients, n ≥ 3.
-
-    Attributes:
-        count: n.
-        shrinkage: λ.
-        traces: (K, K), T.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> noise = EmpiricalNoise(rng.normal(size=(20, 2, 50)))
-        >>> noise.sample(torch.arange(4), 0, seed=1).shape, noise.shrinkage > 0.8  # isotropic: the target is the truth
-        (torch.Size([4, 2, 50]), True)
-    """
-
-    def __init__(self, sample: ArrayLike) -> None:
-        x = np.asarray(sample, np.float64)
-        if x.ndim != 3 or len(x) < 3:
-            raise ValueError(f"sample must be (n, K, m) with n >= 3, got {x.shape}")
-        n, self.tasks, self.dimension = x.shape
-        self.count = n
-        centred = x - x.mean(0)
-        self.traces = np.einsum("nim,njm->ij", centred, centred) / (n - 1)
-        flat = centred.reshape(n, -1)
-        inner = flat @ flat.T
-        maximum_likelihood = self.traces * (n - 1) / n
-        # ‖S − T‖² and the sampling variance of S, both with S = Σxxᵀ/n, from inner products alone.
-        target = (maximum_likelihood**2).sum() / self.dimension
-        squared = (inner**2).sum() / n**2
-        distance = max(squared - target, 0.0)
-        scatter = (np.diag(inner) ** 2).sum() / n**2 - squared / n
-        self.shrinkage = float(np.clip(scatter / distance, 0, 1)) if distance > 0 else 1.0
-        values, vectors = np.linalg.eigh(self.traces / self.dimension)
-        self._rows = torch.from_numpy(flat * np.sqrt((1 - self.shrinkage) / (n - 1)))
-        self._root = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0) * self.shrinkage))
-
-    def sample(self, paths: Tensor, step: int, *, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        """ε of the given paths at one step, (n, K, m)."""
-        rank = len(self._rows)
-        z = normals(paths, step, rank + self.tasks * self.dimension, seed=seed, dtype=dtype)
-        low = (z[:, :rank] @ self._rows.to(z)).reshape(-1, self.tasks, self.dimension)
-        return low + torch.einsum("ij,njm->nim", self._root.to(z), z[:, rank:].reshape(-1, self.tasks, self.dimension))
-
-    def observe(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
-        """Exact gradients plus ε."""
-        return problem.gradients(theta) + self.sample(paths, step, seed=seed, dtype=theta.dtype)
-
-    def gaussian(self, problem: Problem, theta: Tensor, paths: Tensor, step: int, *, seed: int) -> Tensor:
-        """ε itself."""
-        return self.sample(paths, step, seed=seed, dtype=theta.dtype)
-
-
-class LocalModel:
-    """Quadratic expansion of K losses at a checkpoint, with curvature along a few directions only.
-
-    Args:
-        mean: (K, m) gradients ḡ_i at θ = 0.
-        basis: (r, m) directions, nearly orthonormal.
-        hessian: (K, r, r).
-
-    Example:
-        >>> model = LocalModel(np.eye(2), np.eye(2)[:1], np.array([[[2.0]], [[0.0]]]))
-        >>> model.gradients(torch.tensor([1.0, 5.0]).double())
-        tensor([[3., 0.],
-                [0., 1.]], dtype=torch.float64)
-    """
-
-    def __init__(self, mean: ArrayLike, basis: ArrayLike, hessian: ArrayLike) -> None:
-        self.mean = torch.from_numpy(np.asarray(mean, np.float64))
-        q, _ = np.linalg.qr(np.asarray(basis, np.float64).T)
-        rotation = q.T @ np.asarray(basis, np.float64).T
-        self.basis = torch.from_numpy(q)
-        self.hessian = torch.from_numpy(rotation @ np.asarray(hessian, np.float64) @ rotation.T)
-        self.tasks, self.dimension = self.mean.shape
-
-    def losses(self, theta: Tensor) -> Tensor:
-        """Change of each loss, (..., m) → (..., K)."""
-        x = theta @ self.basis.to(theta)
-        return theta @ self.mean.to(theta).T + 0.5 * torch.einsum("...a,kab,...b->...k", x, self.hessian.to(theta), x)
-
-    def gradients(self, theta: Tensor) -> Tensor:
-        """(..., m) → (..., K, m)."""
-        basis = self.basis.to(theta)
-        x = theta @ basis
-        return self.mean.to(theta) + torch.einsum("kab,...b,ma->...km", self.hessian.to(theta), x, basis)
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """How well the projection keeps inner products, over every logged pair of gradients of one step.
-
-    Attributes:
-        measured: root mean square of (⟨Sx, Sy⟩ − ⟨x, y⟩)/(‖x‖‖y‖).
-        bound: root mean square of its standard deviation's bound √((1 + cos²)/m).
-        worst: largest error.
-        guarantee: what no fixed pair exceeds with probability 95 % (Chebyshev at the largest bound).
-        pairs: how many.
-    """
-
-    measured: float
-    bound: float
-    worst: float
-    guarantee: float
-    pairs: int
+"""Step of the delta method's finite differences, relative to the largest gradient component."""
 
 
 @dataclass(frozen=True)
@@ -206,25 +91,6 @@ class EmpiricalSDE:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
-
-
-def distortion(log: GradientLog) -> Distortion:
-    """Measure the projection of a log against its exact Gramians, and state the bound."""
-    exact, p = log.gramian, log.projected.astype(np.float64)
-    norms = np.sqrt(np.einsum("nii->ni", exact))
-    scale = norms[:, :, None] * norms[:, None, :]
-    upper = np.triu_indices(len(log.tasks))
-    used = scale[:, upper[0], upper[1]] > 0
-    error = ((np.einsum("nim,njm->nij", p, p) - exact) / np.where(scale > 0, scale, 1))[:, upper[0], upper[1]][used]
-    cosine = (exact / np.where(scale > 0, scale, 1))[:, upper[0], upper[1]][used]
-    bound = np.sqrt((1 + cosine**2) / p.shape[-1])
-    return Distortion(
-        float(np.sqrt((error**2).mean())),
-        float(np.sqrt((bound**2).mean())),
-        float(np.abs(error).max()),
-        float(bound.max() / np.sqrt(0.05)),
-        error.size,
-    )
 
 
 def empirical_sde(
@@ -292,10 +158,10 @@ def _effective(
 ) -> Effective:  # fmt: skip
     g = torch.from_numpy(mean)[None]
     h = DELTA * float(g.abs().max() / epsilon.abs().max())
-    here = aggregate(function, g, w)
+    centre = aggregate(function, g, w)
     ahead, behind = aggregate(function, g + h * epsilon, w), aggregate(function, g - h * epsilon, w)
     linearized = (ahead - behind) / (2 * h)
-    drift = here[0] + ((ahead - 2 * here + behind) / (2 * h * h)).mean(0)
+    drift = centre[0] + ((ahead - 2 * centre + behind) / (2 * h * h)).mean(0)
     spread, mirrored = aggregate(function, g + epsilon, w), aggregate(function, g - epsilon, w)
     diffusion = float(linearized.square().sum(-1).mean())
     excess = diffusion / noise.count  # of ‖F(ḡ)‖² by the error of ḡ itself, to first order
@@ -335,7 +201,7 @@ def _descent(
     inside = span.Vh[1e-6 * span.S[0] < span.S].T  # what was logged spans few of the m dimensions
     p, basis = full @ inside, frozen.basis @ inside
     model, noise = LocalModel(p.mean(0), basis, frozen.hessian), EmpiricalNoise(p)
-    found = []
+    descents = []
     for name, function in chosen.items():
         eta = learning_rate * (kappa if name == "linear" else 1.0)
         results = []
@@ -346,5 +212,5 @@ def _descent(
             )  # fmt: skip
             change = model.losses(ensemble.kept[:, -1])
             results += [change.mean(0).tolist(), (change.std(0) / paths**0.5).tolist()]
-        found.append(Descent(name, eta, steps, *results))
-    return found
+        descents.append(Descent(name, eta, steps, *results))
+    return descents

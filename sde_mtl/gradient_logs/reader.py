@@ -130,8 +130,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise GradientLogError(f"{path} is damaged: {error}") from error
     if meta.get("format") != FORMAT or meta.get("version") != VERSION:
-        found = f"{meta.get('format')!r} version {meta.get('version')!r}"
-        raise GradientLogError(f"{path} says {found}, this reader knows {FORMAT!r} version {VERSION}")
+        says = f"{meta.get('format')!r} version {meta.get('version')!r}"
+        raise GradientLogError(f"{path} says {says}, this reader knows {FORMAT!r} version {VERSION}")
     if not meta.get("tasks") or len(meta["tasks"]) != len(meta.get("task_weights", [])):
         raise GradientLogError(f"{path} must name the tasks and give each a weight")
     return dict(meta)
@@ -167,11 +167,11 @@ def _read_curvature(path: Path, shape: tuple[int, ...]) -> dict[str, Array]:
     """Basis and Hessians of a frozen set whose projections have ``shape`` (n, K, m); empty if none were logged."""
     if not path.exists():
         return {}
-    found = _load(path)
-    missing = {"basis", "hessian"} - found.keys()
+    curvature = _load(path)
+    missing = {"basis", "hessian"} - curvature.keys()
     if missing:
         raise GradientLogError(f"{path} lacks {sorted(missing)}; remove it to use the rest of the log")
-    basis, hessian = found["basis"].astype(np.float64), found["hessian"]
+    basis, hessian = curvature["basis"].astype(np.float64), curvature["hessian"]
     if basis.shape[1:] != shape[2:] or hessian.shape != (shape[1], len(basis), len(basis)):
         raise GradientLogError(
             f"{path} has a basis of shape {basis.shape} and Hessians of {hessian.shape}, expected (r, {shape[2]}) and "

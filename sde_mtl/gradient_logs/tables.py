@@ -4,9 +4,9 @@ from functools import partial
 
 from rich.table import Table
 
+from sde_mtl.gradient_logs._bootstrap import Interval
+from sde_mtl.gradient_logs._verdicts import Verdict
 from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, LogAnalysis
-from sde_mtl.gradient_logs.bootstrap import Interval
-from sde_mtl.gradient_logs.verdicts import Verdict
 
 
 def verdict_table(rows: list[Verdict]) -> Table:

@@ -4,7 +4,8 @@ With β = r α/‖g_α‖ and b = M1/K the optimum is, on its support S, :math:`
 
 .. math:: β_S = t\,x - y, \quad x = M_{SS}^{-1}1, \quad y = M_{SS}^{-1}b_S, \quad (1^⊤x)t² - 2(1^⊤y)t + b_S^⊤y = r²,
 
-with the larger root t = f(α*) (theory.md, section 2). There are 2^K − 1 supports; one satisfies β ≥ 0 and Mβ + b ≥ t.
+with the larger root t = f(α*) (book/dual.md, "More tasks"). There are 2^K − 1 supports; one satisfies β ≥ 0 and
+Mβ + b ≥ t.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,10 +86,10 @@ def by_slsqp(gradients: ArrayLike, rho: float = 0.5) -> Array:
     b = M.mean(1)
     radius, start = rho * np.sqrt(b.mean()), np.full(len(G), 1 / len(G))
     total = {"type": "eq", "fun": lambda a: a.sum() - 1}
-    found = minimize(
+    solution = minimize(
         lambda a: a @ b + radius * np.sqrt(max(a @ M @ a, 0.0)), start, bounds=[(0, 1)] * len(G), constraints=[total]
     )
-    return np.asarray(found.x)
+    return np.asarray(solution.x)
 
 
 def by_solver(gradients: ArrayLike, rho: float = 0.5) -> Array:

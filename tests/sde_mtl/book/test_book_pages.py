@@ -1,29 +1,45 @@
 """What the book's pages call: kept results, provenance, tables and figures made of them, values for the text."""
 
+import importlib.util
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
+import logs
 import pytest
 
-from sde_mtl.book import glue as glue_module
-from sde_mtl.book.claims import CHAPTERS, COLOURS, claims_table, verdict_bars
-from sde_mtl.book.phases import main, read_phases
-from sde_mtl.book.provenance import provenances
-from sde_mtl.book.results import cached_result
-from sde_mtl.book.summary import answer
-from sde_mtl.book.training import differences, forest, read_training
-from sde_mtl.book.two_heads import TwoHeads, batches, cosine_figure
+from sde_mtl.book import (
+    TwoHeads,
+    answer,
+    batches,
+    claims_table,
+    cosine_figure,
+    differences,
+    forest,
+    glue,
+    kept_result,
+    provenances,
+    read_phases,
+    read_training,
+    verdict_bars,
+)
+from sde_mtl.book.__main__ import main, parser
+from sde_mtl.book.claims import CHAPTERS, COLOURS
 from sde_mtl.claims import CLAIMS, Verdict
 from sde_mtl.theory import STATEMENTS
 
+ROOT = Path(__file__).parents[3]
 RESULT = "report-generators-cpu-x86-64-2-cores.json"
 
 
 def test_kept_results_are_found_by_name() -> None:
-    assert cached_result(RESULT).is_file()
+    assert kept_result(RESULT).is_file()
     with pytest.raises(FileNotFoundError, match=rf"no kept result 'none.json'; there are .*{RESULT}"):
-        cached_result("none.json")
+        kept_result("none.json")
 
 
 def test_provenance_names_command_and_date() -> None:
@@ -49,33 +65,64 @@ def test_bars_count_all_claims() -> None:
 
 
 def test_the_kept_phase_diagrams_change_side_at_one_half() -> None:
-    for diagram in read_phases(cached_result("phases.json")):
+    for diagram in read_phases(kept_result("phases.json")):
         assert abs(diagram.position[:, diagram.nus < 0.5]).max() < 0.05
         assert abs(diagram.position[:, diagram.nus > 0.5] - 1).max() < 0.05
 
 
 def test_phase_diagrams_are_written_with_provenance(tmp_path: Path) -> None:
-    main([str(tmp_path / "new/phases.json"), "--steps", "2"])
-    assert len(read_phases(tmp_path / "new/phases.json")) == 2
-    assert "saved_phases" in json.loads((tmp_path / "new/phases.provenance.json").read_text())["command"]
+    path = tmp_path / "new/phases.json"
+    main(["phases", str(path), "--steps", "2"])
+    assert len(read_phases(path)) == 2
+    command = json.loads(path.with_suffix(".provenance.json").read_text())["command"]
+    assert command == f"python -m sde_mtl.book phases {path}"
+
+
+def test_an_excerpt_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = logs.write_log(tmp_path / "log", steps=3)
+    main(["excerpt", str(folder)])
+    assert json.loads(capsys.readouterr().out)["steps"] == [0, 1, 2]
+
+
+MODULE = re.compile(r"python -m ([\w.]+)")
+SCRIPT = re.compile(r"python ([\w/]+\.py)")
+
+
+def test_what_a_recorded_command_runs_is_there() -> None:
+    """Its module or script, and the subcommand of ours."""
+    commands = [command for entry in provenances() for command in entry.commands]
+    modules = {name for command in commands for name in MODULE.findall(command)}
+    scripts = {name for command in commands for name in SCRIPT.findall(command)}
+    assert modules >= {"sde_mtl.book"}
+    assert [name for name in modules if importlib.util.find_spec(name) is None] == []
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    for command in commands:
+        if "-m sde_mtl.book " in command:
+            parser().parse_args(shlex.split(command.split(">")[0])[3:])
+
+
+def test_our_subcommands_run_without_a_warning() -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "sde_mtl.book", "phases", "--help"], check=False,
+                          capture_output=True, text=True, cwd=ROOT)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_differences_are_those_of_the_benchmark() -> None:
-    result = read_training(cached_result(RESULT))
+    result = read_training(kept_result(RESULT))
     rows = {row["optimizer"]: row for row in result["optimizers"]}
-    for found in differences(result, "loss rg"):
-        told = rows[found.optimizer]["difference_from_control"]["loss rg"]
-        assert found.mean == pytest.approx(told["mean"])
-        assert found.error == pytest.approx(told["standard_error"])
+    for difference in differences(result, "loss rg"):
+        told = rows[difference.optimizer]["difference_from_control"]["loss rg"]
+        assert difference.mean == pytest.approx(told["mean"])
+        assert difference.error == pytest.approx(told["standard_error"])
 
 
 def test_an_unknown_metric_is_named() -> None:
     with pytest.raises(KeyError, match=r"no metric 'none'; there are .*loss rg"):
-        differences(read_training(cached_result(RESULT)), "none")
+        differences(read_training(kept_result(RESULT)), "none")
 
 
 def test_the_forest_has_a_panel_each_result() -> None:
-    result = read_training(cached_result(RESULT))
+    result = read_training(kept_result(RESULT))
     figure = forest({"one": result, "two": result}, "loss rg")
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
 
@@ -105,7 +152,7 @@ def test_glue_writes_what_myst_nb_reads() -> None:
     InteractiveShell.instance()
     try:
         with capture_output() as ours:
-            glue_module.glue("rate", 0.5)
+            glue("rate", 0.5)
         with capture_output() as theirs:
             original("rate", 0.5, display=False)
     finally:

@@ -2,7 +2,7 @@ import matplotlib.text
 import pytest
 from matplotlib.figure import Figure
 
-from sde_mtl.book.notebook import Table, checks, legible
+from sde_mtl.book import Table, checks, legible
 from sde_mtl.theory.check import Check
 
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sde_mtl.figures import style as figures
-from sde_mtl.figures.gallery import GALLERY
+from sde_mtl.figures import GALLERY, save
 from sde_mtl.figures.theory import escape, phases
 from sde_mtl.theory import t06_resting_points, t10_escape
 
@@ -17,7 +16,7 @@ LONG = ("phases", "escape")  # drawn below from fewer points
     [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in GALLERY if n not in LONG],
 )
 def test_every_figure_is_drawn_and_written(name: str, tmp_path: Path) -> None:
-    names = figures.save(GALLERY[name](0), tmp_path, name)
+    names = save(GALLERY[name](0), tmp_path, name)
     assert names == [f"{name}.svg", f"{name}.png"]
     assert (tmp_path / names[1]).stat().st_size > 10_000
     assert "<text" in (tmp_path / names[0]).read_text(), "text stays text in the SVG"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sde_mtl.gradient_logs.bootstrap import block_length, bootstrap
+from sde_mtl.gradient_logs import block_length, bootstrap
 
 
 def coverage(correlation: float, block: int | None, repetitions: int = 300, n: int = 400) -> float:

@@ -6,9 +6,16 @@ import torch
 from logs import gradients, write_log
 from safetensors.numpy import save_file
 
-from sde_mtl.gradient_logs.analysis import analyze
-from sde_mtl.gradient_logs.empirical import EmpiricalNoise, LocalModel, distortion, empirical_sde
-from sde_mtl.gradient_logs.reader import FrozenSet, GradientLogError, read_log
+from sde_mtl.gradient_logs import (
+    EmpiricalNoise,
+    FrozenSet,
+    GradientLogError,
+    LocalModel,
+    analyze,
+    distortion,
+    empirical_sde,
+    read_log,
+)
 
 
 def frozen(n: int, *, correlation: float = 0.0, noise: float = 0.5, seed: int = 0, **more) -> FrozenSet:

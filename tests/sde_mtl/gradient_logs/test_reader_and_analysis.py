@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from sde_mtl.gradient_logs.analysis import analyze
-from sde_mtl.gradient_logs.reader import GradientLogError, read_log
+from sde_mtl.gradient_logs import GradientLogError, analyze, read_log
 from sde_mtl.theory.t03_diffusion_decay import trace_ratio
 
 

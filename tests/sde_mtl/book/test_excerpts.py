@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from sde_mtl import GradientLogError
-from sde_mtl.book.excerpt import cosines_with, excerpt, read_excerpt
-from sde_mtl.book.results import cached_result
+from sde_mtl.book import excerpt, kept_result, read_excerpt
 
 KEPT = "gradient-log-excerpt.json"
 
 
 def test_excerpt_survives_the_round_trip(tmp_path: Path) -> None:
-    log = read_excerpt(cached_result(KEPT))
+    log = read_excerpt(kept_result(KEPT))
     path = tmp_path / "again.json"
     path.write_text(json.dumps(excerpt(log)))
     again = read_excerpt(path)
@@ -22,7 +21,7 @@ def test_excerpt_survives_the_round_trip(tmp_path: Path) -> None:
 
 
 def test_excerpt_has_a_provenance() -> None:
-    provenance = json.loads(cached_result("gradient-log-excerpt.provenance.json").read_text())
+    provenance = json.loads(kept_result("gradient-log-excerpt.provenance.json").read_text())
     assert provenance["file"] == KEPT
     assert {"command", "versions", "date", "trained_at_commit"} <= provenance.keys()
 
@@ -36,19 +35,9 @@ def test_excerpt_has_a_provenance() -> None:
     ],
 )
 def test_damaged_excerpts_are_named(damage: object, named: str, tmp_path: Path) -> None:
-    content = json.loads(cached_result(KEPT).read_text())
+    content = json.loads(kept_result(KEPT).read_text())
     path = tmp_path / "damaged.json"
     path.write_text(json.dumps(damage(content)))  # type: ignore[operator]
     with pytest.raises(GradientLogError, match=named) as caught:
         read_excerpt(path)
     assert str(path) in str(caught.value)
-
-
-def test_cosines_from_the_gramian_are_those_of_vectors() -> None:
-    rng = np.random.default_rng(0)
-    G, w = rng.normal(size=(5, 3, 7)), np.array([1.0, 4.0, 0.5])
-    joint = np.einsum("k,nkd->nd", w, G)
-    expected = np.einsum("nkd,nd->nk", G, joint) / (
-        np.linalg.norm(G, axis=-1) * np.linalg.norm(joint, axis=-1)[:, None]
-    )
-    assert cosines_with(G @ G.transpose(0, 2, 1), w) == pytest.approx(expected)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sde_mtl.gradient_logs._bootstrap import Interval
 from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, LogAnalysis
-from sde_mtl.gradient_logs.bootstrap import Interval
 
 
 @dataclass(frozen=True)

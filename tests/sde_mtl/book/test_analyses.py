@@ -6,10 +6,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
-from sde_mtl.book.results import cached_result
-from sde_mtl.book.saved_analysis import AnalysisError, read_analysis
-from sde_mtl.figures.analysis import diffusion_ratios, prediction_against_measurement
-from sde_mtl.gradient_logs.bootstrap import Interval
+from sde_mtl.book import AnalysisError, kept_result, read_analyses
+from sde_mtl.figures.gradient_logs import diffusion, effective, prediction_against_measurement
+from sde_mtl.gradient_logs import Interval
 
 KEPT = ("analysis-demo.json", "analysis-radiographs.json")
 
@@ -20,9 +19,9 @@ def bars(axis: Axes) -> list[ErrorbarContainer]:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_reading_back_loses_nothing(name: str) -> None:
-    path = cached_result(name)
+    path = kept_result(name)
     written = json.loads(path.read_text())["logs"]
-    read = read_analysis(path)
+    read = read_analyses(path)
     assert [a.as_dict() for a in read] == written
     assert isinstance(read[0].diffusion[0].ratio, Interval)
     assert isinstance(read[0].empirical[0].effective[0].drift, Interval)
@@ -33,14 +32,15 @@ def test_a_foreign_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "foreign.json"
     path.write_text(text)
     with pytest.raises(AnalysisError, match=r"foreign\.json is no output of 'sde-mtl analyze"):
-        read_analysis(path)
+        read_analyses(path)
     with pytest.raises(AnalysisError, match=r"missing\.json"):
-        read_analysis(tmp_path / "missing.json")
+        read_analyses(tmp_path / "missing.json")
 
 
 def test_ratios_are_drawn_where_they_were_measured_and_none_is_cut_off() -> None:
-    groups = {name: read_analysis(cached_result(name)) for name in KEPT}
-    figure = diffusion_ratios(groups)
+    groups = {name: read_analyses(kept_result(name)) for name in KEPT}
+    figure = diffusion(*groups.values(), titles=list(groups))
+    assert [axis.get_title() for axis in figure.axes] == list(groups)
     for axis, analyses in zip(figure.axes, groups.values(), strict=True):
         for container, analysis in zip(bars(axis), analyses, strict=True):
             drawn = np.asarray(container.lines[0].get_ydata())
@@ -48,8 +48,17 @@ def test_ratios_are_drawn_where_they_were_measured_and_none_is_cut_off() -> None
         assert axis.get_ylim()[1] > max(d.ratio.high for a in analyses for d in a.diffusion)
 
 
+def test_effective_diffusion_is_drawn_with_both_predictions() -> None:
+    (analysis, *_) = read_analyses(kept_result(KEPT[0]))
+    axis = effective([analysis]).axes[0]
+    lines = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in axis.lines}
+    assert lines["linear: delta method (T4)"] == [p.restored_delta for p in analysis.empirical]
+    assert lines["linear: Gaussian gradients"] == [p.restored_gaussian for p in analysis.empirical]
+    assert np.asarray(bars(axis)[0].lines[0].get_ydata()).tolist() == [p.restored.value for p in analysis.empirical]
+
+
 def test_predictions_are_drawn_against_measurements() -> None:
-    analyses = read_analysis(cached_result(KEPT[0]))
+    analyses = read_analyses(kept_result(KEPT[0]))
     delta, gauss = bars(prediction_against_measurement(analyses).axes[0])
     points = [p for a in analyses for p in a.empirical]
     assert np.asarray(delta.lines[0].get_xdata()).tolist() == [p.restored_delta for p in points]

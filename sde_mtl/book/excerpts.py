@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sde_mtl.gradient_logs.reader import GradientLog, GradientLogError
+from sde_mtl.gradient_logs import GradientLog, GradientLogError
 
 DIGITS = 9
 KIND = "gradient-log-excerpt"
 
 
 def excerpt(log: GradientLog) -> dict[str, Any]:
-    """What :func:`read_excerpt` reads, with nine significant digits.
+    """The content of an excerpt's file, which :func:`read_excerpt` reads back: plain values of nine significant digits.
 
     Args:
         log: whose steps are kept; projections and frozen sets are left out.
@@ -38,8 +38,8 @@ def read_excerpt(path: str | Path) -> GradientLog:
         GradientLogError: if the file is no excerpt.
 
     Example:
-        >>> from sde_mtl.book.results import cached_result
-        >>> log = read_excerpt(cached_result("gradient-log-excerpt.json"))
+        >>> from sde_mtl.book import kept_result
+        >>> log = read_excerpt(kept_result("gradient-log-excerpt.json"))
         >>> log.tasks, log.gramian.shape
         (('rg', 'dc', 'ita', 're'), (150, 4, 4))
     """
@@ -58,35 +58,6 @@ def read_excerpt(path: str | Path) -> GradientLog:
     projected = np.zeros((len(steps), len(tasks), 0), np.float32)
     weights = np.asarray(meta["task_weights"], np.float64)
     return GradientLog(path, meta, tasks, weights, steps, losses, gramian, projected, frozen=())
-
-
-def cosines(gramian: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosines between the task gradients, (..., K, K); NaN where one of them is 0.
-
-    Example:
-        >>> cosines(np.array([[4.0, -1.0], [-1.0, 1.0]]))[0, 1].item()
-        -0.5
-    """
-    norms = np.sqrt(np.einsum("...ii->...i", gramian))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(gramian / (norms[..., :, None] * norms[..., None, :]))
-
-
-def cosines_with(gramian: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-    """cos(g_i, Gᵀc), (..., K): negative where a step along −Gᵀc harms task i.
-
-    Args:
-        gramian: (..., K, K).
-        coefficients: (K,) or (..., K), c.
-
-    Example:
-        >>> cosines_with(np.array([[1.0, -0.5], [-0.5, 1.0]]), np.array([1.0, 4.0])).round(3)
-        array([-0.277,  0.971])
-    """
-    products = np.einsum("...ij,...j->...i", gramian, coefficients)
-    length = np.sqrt((products * coefficients).sum(-1, keepdims=True))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(products / (np.sqrt(np.einsum("...ii->...i", gramian)) * length))
 
 
 def _rounded(values: NDArray[np.float64]) -> Any:

@@ -4,16 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sde_mtl.gradient_logs.analysis import Diffusion, LogAnalysis
-from sde_mtl.gradient_logs.bootstrap import Interval
-from sde_mtl.gradient_logs.empirical import Descent, Distortion, Effective, EmpiricalSDE
+from sde_mtl.gradient_logs import Descent, Diffusion, Distortion, Effective, EmpiricalSDE, Interval, LogAnalysis
 
 
 class AnalysisError(ValueError):
     """The file is no analysis; the message names it and says what to do."""
 
 
-def read_analysis(path: str | Path) -> list[LogAnalysis]:
+def read_analyses(path: str | Path) -> list[LogAnalysis]:
     """The analyses of a file, one each log.
 
     Args:
@@ -23,8 +21,8 @@ def read_analysis(path: str | Path) -> list[LogAnalysis]:
         AnalysisError: if it cannot be read, or was not written by ``sde-mtl analyze``.
 
     Example:
-        >>> from sde_mtl.book.results import cached_result
-        >>> [analysis.name for analysis in read_analysis(cached_result("analysis-demo.json"))]
+        >>> from sde_mtl.book import kept_result
+        >>> [analysis.name for analysis in read_analyses(kept_result("analysis-demo.json"))]
         ['linear', 'came-grad']
     """
     try:
