@@ -20,9 +20,9 @@ from machine import RESULTS, machine, write
 from rich.console import Console
 
 from rrg.compare import CompareConfig, compare, folder_of
-from rrg.comparison import markdown, show
 from rrg.config import TrainConfig
-from rrg.model.generator import TASKS, ModelConfig
+from rrg.metrics.seeds import markdown, show
+from rrg.model import TASKS, ModelConfig
 from sde_mtl import analyze, read_log
 
 OPTIMIZERS = (

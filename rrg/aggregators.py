@@ -1,35 +1,13 @@
 """Multi-task optimizers by name, as the command line gives them."""
 
-import ast
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+from optimizers.aggregators.by_name import AGGREGATORS, parse_options
 
-from optimizers import (
-    CAMEGrad,
-    MultiTaskOptimizer,
-    aligned_mtl,
-    cagrad,
-    imtl_g,
-    linear,
-    mgda,
-    nash_mtl,
-    pcgrad,
-)
-
-if TYPE_CHECKING:
-    from rrg.config import TrainConfig
-
-WITHOUT_OPTIONS = {
-    "linear": linear,
-    "mgda": mgda,
-    "pcgrad": pcgrad,
-    "imtl-g": imtl_g,
-    "aligned-mtl": aligned_mtl,
-    "nash-mtl": nash_mtl,
-}
-NAMES = (*WITHOUT_OPTIONS, "cagrad", "came-grad")
+OPTIONS = {"cagrad": ("rho",), "came-grad": ("rho", "kappa", "nu", "center", "fusion")}
+"""Options of a run that its optimizer reads; the others read none."""
+NAMES = (*(name for name in AGGREGATORS if name not in (*OPTIONS, "equal")), *OPTIONS)
+"""All of the registry's but "equal", which a run writes as ``--task-weights equal``."""
 TORCHJD = "torchjd:"
 
 
@@ -66,38 +44,14 @@ def torchjd(name: str, tasks: int) -> Any:
     """
     from optimizers.torchjd import torchjd_aggregator
 
-    method, *words = name.removeprefix(TORCHJD).split(":")
-    options: dict[str, Any] = {"n_tasks": tasks} if method == "NashMTL" else {}
-    for word in words:
-        option, _, value = word.partition("=")
-        try:
-            options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"optimizer {name!r}: {word!r} must be option=number, or a list of numbers") from error
+    method, options = parse_options(name.removeprefix(TORCHJD))
+    for option, value in options.items():
+        word = f"{option}={value}"
+        if isinstance(value, str) and word in name.split(":"):  # not quoted, so a number was meant
+            raise ValueError(f"optimizer {name!r}: {word!r} must be option=number, or a list of numbers")
+    if method == "NashMTL":
+        options = {"n_tasks": tasks, **options}
     try:
         return torchjd_aggregator(method, **options)
     except TypeError as error:
         raise ValueError(f"optimizer {name!r}: {error}; write {TORCHJD}{method}:option=value") from error
-
-
-def build_optimizer(config: "TrainConfig", inner: torch.optim.Optimizer, **options: Any) -> MultiTaskOptimizer:
-    """The run's optimizer around a torch optimizer; ``options`` as for :class:`optimizers.MultiTaskOptimizer`."""
-    if config.optimizer == "came-grad":
-        return CAMEGrad(inner, **optimizer_options(config), **options)
-    if config.optimizer.startswith(TORCHJD):
-        return MultiTaskOptimizer(inner, torchjd(config.optimizer, len(config.tasks)), **options)
-    if config.optimizer == "cagrad":
-        return MultiTaskOptimizer(inner, partial(cagrad, c=config.rho), **options)
-    return MultiTaskOptimizer(inner, WITHOUT_OPTIONS[config.optimizer], **options)
-
-
-def optimizer_options(config: "TrainConfig") -> dict[str, Any]:
-    """Those options of the run that its optimizer reads.
-
-    Example:
-        >>> from rrg.config import TrainConfig
-        >>> optimizer_options(TrainConfig(optimizer="cagrad"))
-        {'rho': 0.5}
-    """
-    names = {"came-grad": ("rho", "kappa", "nu", "center", "fusion"), "cagrad": ("rho",)}
-    return {name: getattr(config, name) for name in names.get(config.optimizer, ())}

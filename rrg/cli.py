@@ -1,23 +1,26 @@
 """Prepare data, train report generators, compare optimizers, evaluate them."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, subcommand
 
 from rrg import compare, demo, evaluate, train
+from rrg.command import command_line
 from rrg.compare import CompareConfig
 from rrg.config import TrainConfig
 from rrg.demo import DemoConfig
-from rrg.errors import shown
 from rrg.evaluate import EvaluateConfig
-from rrg.prepare.iu_xray import IuXrayConfig, prepare_iu_xray
-from rrg.prepare.mimic_cxr import MimicCxrConfig, prepare_mimic_cxr
-from rrg.prepare.pair import PairConfig, prepare_pair
+from rrg.prepare import (
+    IuXrayConfig,
+    MimicCxrConfig,
+    PairConfig,
+    prepare_iu_xray,
+    prepare_mimic_cxr,
+    prepare_pair,
+)
 
 Source = (
     Annotated[IuXrayConfig, subcommand("iu-xray", prefix_name=False)]
@@ -51,13 +54,17 @@ RUN: dict[type, Callable[[Any, Console], object]] = {
 }
 
 
+def run(command: Any, console: Console) -> None:
+    """Do what a :data:`Command` says."""
+    options = command.source if isinstance(command, Prepare) else command
+    RUN[type(options)](options, console)
+
+
 def main() -> None:
     """Entry point of ``rrg``."""
-    console = Console(width=None if sys.stdout.isatty() else 132)
-    with shown(console, "interrupted; the same command continues, rrg train with --resume"):
-        command: Any = tyro.cli(Command, prog="rrg", description=__doc__)
-        options = command.source if isinstance(command, Prepare) else command
-        RUN[type(options)](options, console)
+    command_line(
+        Command, run, __doc__, "interrupted; the same command continues, rrg train with --resume", prog="rrg", width=132
+    )
 
 
 if __name__ == "__main__":

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 
-from optimizers.files import write_bytes, write_json
-from rrg.comparison import Runs, markdown, measured, show, summarize
+from optimizers.aggregators.by_name import parse_options
+from optimizers.files import write_json, write_text
+from rrg.aggregators import TORCHJD
+from rrg.command import command_line
 from rrg.config import TrainConfig, as_json
-from rrg.errors import TrainingError, shown
-from rrg.reuse import trained
+from rrg.errors import TrainingError
+from rrg.metrics.seeds import Runs, markdown, measured, show, summarize
+from rrg.train import trained
 
 CONTROL = "linear:task_weights=equal"
 OPTIONS = ("rho", "kappa", "nu", "center", "fusion", "refresh_every", "clip_norm", "clip_value", "lr", "task_weights")
@@ -61,19 +63,14 @@ def variant(base: TrainConfig, text: str) -> TrainConfig:
         >>> changed.optimizer, changed.nu, changed.center
         ('came-grad', 0.6, 'weighted')
     """
-    optimizer, *words = text.split(":")
+    torchjd = text.startswith(TORCHJD)
     changes: dict[str, Any] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in OPTIONS:
-            if optimizer.split(":")[0] != "torchjd":
-                raise ValueError(f"{text!r} has the unknown option {name!r}; there are {', '.join(OPTIONS)}")
-            optimizer += f":{word}"
-            continue
-        try:
-            changes[name] = _value(base, name, value)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {name} cannot be {value!r}: {error}") from error
+    for name, value in parse_options(text.removeprefix(TORCHJD))[1].items():
+        if name in OPTIONS:
+            changes[name] = _value(base, text, name, value)
+        elif not torchjd:
+            raise ValueError(f"{text!r} has the unknown option {name!r}; there are {', '.join(OPTIONS)}")
+    optimizer = ":".join(word for word in text.split(":") if word.partition("=")[0] not in OPTIONS)
     return dataclasses.replace(base, optimizer=optimizer, **changes)
 
 
@@ -85,7 +82,7 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
         console: shows progress if given.
 
     Returns:
-        contents of compare.json, see :func:`rrg.comparison.summarize`. A run that ended with a
+        contents of compare.json, see :func:`rrg.metrics.seeds.summarize`. A run that ended with a
         :class:`TrainingError` is recorded as failed, and the others go on.
 
     Raises:
@@ -114,12 +111,12 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
             note = f"Mean ± standard deviation over the seeds {seeds}; scores of the {config.train.evaluate} split"
             summary = {"note": note, **summarize(rows, control), "train": as_json(config.train)}
             write_json(config.out / "compare.json", summary)
-            write_bytes(config.out / "compare.md", markdown(summary).encode())
+            write_text(config.out / "compare.md", markdown(summary))
     return summary
 
 
 def folder_of(config: CompareConfig, text: str, seed: int) -> Path:
-    """Folder of one run of a comparison."""
+    """Folder of one optimizer's run with one seed."""
     return config.out / re.sub(r"[^A-Za-z0-9.=-]+", "_", text) / f"seed-{seed}"
 
 
@@ -127,10 +124,15 @@ def _resolved(options: TrainConfig) -> TrainConfig:
     return dataclasses.replace(options, task_weights=options.weights)
 
 
-def _value(base: TrainConfig, name: str, text: str) -> Any:
-    if name == "task_weights":
-        return text if text == "equal" else tuple(float(word) for word in text.split(","))
-    return type(getattr(base, name))(text)
+def _value(base: TrainConfig, text: str, name: str, value: Any) -> Any:
+    """A value of ``text`` as the option of that name has it."""
+    try:
+        if name == "task_weights":
+            numbers = value if isinstance(value, tuple) else (value,)
+            return value if value == "equal" else tuple(float(number) for number in numbers)
+        return type(getattr(base, name))(str(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{text!r}: {name} cannot be {str(value)!r}: {error}") from error
 
 
 def cli(config: CompareConfig, console: Console) -> None:
@@ -145,9 +147,7 @@ def cli(config: CompareConfig, console: Console) -> None:
 
 def main() -> None:
     """Command line: ``python -m rrg.compare``."""
-    console = Console()
-    with shown(console, "interrupted; the same command continues"):
-        cli(tyro.cli(CompareConfig, description=__doc__), console)
+    command_line(CompareConfig, cli, __doc__, "interrupted; the same command continues")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Options of a training run, checked before any work is done."""
 
 import dataclasses
+import inspect
 import json
 import math
 from dataclasses import dataclass, field
@@ -9,12 +10,16 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+from optimizers import came_grad_coefficients
 from optimizers.aggregators._came_grad import check_options
 from rrg.aggregators import check_optimizer
 from rrg.files import check_exist
-from rrg.model.generator import TASKS, ModelConfig
-from rrg.model.tasks import DEFAULT_WEIGHTS
+from rrg.model import DEFAULT_WEIGHTS, TASKS, ModelConfig
 
+CAME_GRAD: dict[str, Any] = {
+    name: option.default for name, option in inspect.signature(came_grad_coefficients).parameters.items()
+}
+"""Defaults of CAME-Grad's options."""
 PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
 
 
@@ -72,15 +77,15 @@ class TrainConfig:
     optimizer: str = "came-grad"
     """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl, or
     TorchJD's methods such as torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
-    rho: float = 0.5
+    rho: float = CAME_GRAD["rho"]
     """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
-    kappa: float = 1.5
+    kappa: float = CAME_GRAD["kappa"]
     """CAME-Grad: magnitude enhancement, >= 1."""
-    nu: float = 0.2
+    nu: float = CAME_GRAD["nu"]
     """CAME-Grad: share of the joint gradient, in [0, 1]."""
-    center: Literal["mean", "weighted"] = "mean"
+    center: Literal["mean", "weighted"] = CAME_GRAD["center"]
     """CAME-Grad: centre of the trust region; mean is the paper's."""
-    fusion: Literal["fixed", "adaptive"] = "fixed"
+    fusion: Literal["fixed", "adaptive"] = CAME_GRAD["fusion"]
     """CAME-Grad: fixed is the paper's."""
     shared: bool = False
     """Resolve conflicts on the shared parameters only; task heads follow the weighted sum."""
@@ -251,10 +256,10 @@ class TrainConfig:
         """
         if self.frozen_batches == 0:
             return []
-        found = sorted({int(at * steps) if at < 1 else int(at) for at in self.frozen_at})
-        if found and found[-1] >= steps:
-            raise ValueError(f"frozen_at {found[-1]} is beyond the last of {steps} steps")
-        return found
+        frozen = sorted({int(at * steps) if at < 1 else int(at) for at in self.frozen_at})
+        if frozen and frozen[-1] >= steps:
+            raise ValueError(f"frozen_at {frozen[-1]} is beyond the last of {steps} steps")
+        return frozen
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:

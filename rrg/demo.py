@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from optimizers.files import write_json
+from rrg.command import command_line
 from rrg.config import TrainConfig
-from rrg.data.openi import ReportsUnavailable, attribution, read_reports
-from rrg.errors import shown
-from rrg.model.generator import ModelConfig
-from rrg.reuse import trained
-from rrg.train import TrainResult
+from rrg.data import attribution, read_reports
+from rrg.errors import ReportsUnavailable
+from rrg.metrics import tabled
+from rrg.model import ModelConfig
+from rrg.train import TrainResult, trained
 
 OPTIMIZERS: tuple[Literal["linear", "came-grad"], ...] = ("linear", "came-grad")
-EFFICACY = "14 conditions, uncertain negative"
 SMALL = ModelConfig((32, 64, 128, 192), (1, 1, 2, 1), decoder_width=192, decoder_layers=2)
 """2.2 million parameters, so that two runs take minutes on a CPU."""
 
@@ -137,13 +136,13 @@ def _training_rows(results: list[TrainResult]) -> tuple[list[str], list[list[str
     rows = []
     for run_ in results:
         r, e = run_.result, run_.result["evaluation"]
-        f1 = {key: e[key][EFFICACY]["micro"]["f1"] for key in ("clinical_efficacy", "classification", "majority")}
+        f1 = {name: score["micro"]["f1"] for name, score in tabled(e).items()}
         losses = r["training_losses"]
         rows.append([
             r["optimizer"]["name"], str(r["steps"]), f"{r['seconds']:.0f}",
             f"{losses['rg']:.3f}", f"{losses['dc']:.3f}",
-            f"{e['bleu'][0]:.3f}", f"{e['bleu'][3]:.3f}", f"{e['rouge_l']:.3f}", f"{f1['clinical_efficacy']:.3f}",
-            f"{f1['classification']:.3f}", f"{f1['majority']:.3f}", str(e["distinct_reports"]),
+            f"{e['bleu'][0]:.3f}", f"{e['bleu'][3]:.3f}", f"{e['rouge_l']:.3f}", f"{f1['CE']:.3f}",
+            f"{f1['DC']:.3f}", f"{f1['DC majority']:.3f}", str(e["distinct_reports"]),
         ])  # fmt: skip
     return headings, rows
 
@@ -164,9 +163,7 @@ def cli(config: DemoConfig, console: Console) -> None:
 
 def main() -> None:
     """Command line: ``python -m rrg.demo``."""
-    console = Console(width=None if sys.stdout.isatty() else 132)
-    with shown(console, "interrupted; the same command continues"):
-        cli(tyro.cli(DemoConfig, description=__doc__), console)
+    command_line(DemoConfig, cli, __doc__, "interrupted; the same command continues", width=132)
 
 
 if __name__ == "__main__":

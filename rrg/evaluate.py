@@ -14,26 +14,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from optimizers.files import write_json
-from rrg.aggregators import optimizer_options
+from rrg.command import command_line
 from rrg.config import from_json
-from rrg.data.corpus import ReportDataset
-from rrg.data.study import SPLITS, Corpus, Split
-from rrg.data.tokenizer import Tokenizer
-from rrg.errors import shown
-from rrg.metrics.captions import cider, meteor
-from rrg.metrics.clinical import LABEL_SETS, POLICIES, clinical_efficacy, majority
-from rrg.metrics.labeller import Labeller, RuleLabeller, load_labeller
-from rrg.metrics.nlg import bleu, rouge_l
-from rrg.metrics.samples import number, write_samples
-from rrg.model.generator import ReportGenerator
-from rrg.training import checkpoint
-from rrg.training.setup import build_model, load_corpus, select_device
+from rrg.data import SPLITS, Corpus, ReportDataset, Split, Tokenizer
+from rrg.metrics import (
+    LABEL_SETS,
+    POLICIES,
+    Labeller,
+    RuleLabeller,
+    bleu,
+    cider,
+    clinical_efficacy,
+    load_labeller,
+    majority,
+    meteor,
+    number,
+    rouge_l,
+    score_name,
+    tabled,
+    write_samples,
+)
+from rrg.model import ReportGenerator
+from rrg.training import build_model, checkpoint, load_corpus, optimizer_meta, select_device
 
 BATCH = 64
 METRICS = {"ROUGE-L": "rouge_l", "CIDEr": "cider", "METEOR": "meteor"}
@@ -154,15 +161,15 @@ def evaluate(
         scores["meteor"] = meteor(references, generated)
         expected, produced = labeller(references), labeller(generated)
         scores["clinical_efficacy"] = _efficacy(expected, produced)
-        for sample, text, *found in zip(samples, generated, expected.tolist(), produced.tolist(), strict=True):
+        for sample, text, *pair in zip(samples, generated, expected.tolist(), produced.tolist(), strict=True):
             sample["generated"] = text
-            sample["states"] = dict(zip(("reference", "generated"), found, strict=True))
+            sample["states"] = dict(zip(("reference", "generated"), pair, strict=True))
     if states is not None:
         training_labels = torch.tensor([study.labels for study in corpus.split("train")])
         scores["classification"] = _efficacy(dataset.labels, states)
         scores["majority"] = _efficacy(dataset.labels, majority(dataset.labels, training_labels))
-        for sample, *found in zip(samples, dataset.labels.tolist(), states.tolist(), strict=True):
-            sample["head"] = dict(zip(("labels", "predicted"), found, strict=True))
+        for sample, *pair in zip(samples, dataset.labels.tolist(), states.tolist(), strict=True):
+            sample["head"] = dict(zip(("labels", "predicted"), pair, strict=True))
     scores["seconds"] = time.perf_counter() - begun
     return scores, samples
 
@@ -188,14 +195,14 @@ def _predict(
             pixels, mask = (
                 torch.stack([item[key] for item in items]).to(device) for key in ("pixel_values", "view_mask")
             )
-            ids, found = model.predict(
+            ids, predicted = model.predict(
                 pixels,
                 mask if dataset.max_views > 1 else None,
                 num_beams=num_beams,
                 length_penalty=length_penalty,
             )
             texts += [] if ids is None else [tokenizer.decode(row) for row in ids.tolist()]
-            states += [] if found is None else [found.cpu()]
+            states += [] if predicted is None else [predicted.cpu()]
     finally:
         model.train(training)
     return texts or None, torch.cat(states) if states else None
@@ -203,7 +210,7 @@ def _predict(
 
 def _efficacy(references: Tensor, predictions: Tensor) -> dict[str, Any]:
     return {
-        f"{name} conditions, uncertain {policy}": clinical_efficacy(
+        score_name(name, policy): clinical_efficacy(
             references, predictions, label_set=name, uncertainty=policy
         ).as_dict()
         for name in LABEL_SETS
@@ -220,10 +227,10 @@ def _version(package: str) -> str | None:
 
 def cli(options: EvaluateConfig, console: Console) -> None:
     """Evaluate the run's last checkpoint, and say where the results are."""
-    saved = options.run / "config.json"
-    if not saved.is_file():
+    written = options.run / "config.json"
+    if not written.is_file():
         raise ValueError(f"{options.run} holds no run; give the --out of rrg train")
-    plain = json.loads(saved.read_text())
+    plain = json.loads(written.read_text())
     plain |= {name: None for name in ("chexbert", "chexbert_vocab") if name in plain}
     moved = {name: getattr(options, name) for name in ("reports", "annotation", "images")}
     config = from_json(plain | {name: str(path) for name, path in moved.items() if path is not None})
@@ -236,8 +243,8 @@ def cli(options: EvaluateConfig, console: Console) -> None:
     checkpoint.load_model(newest, model)
     settings = {
         "seed": config.seed,
-        "optimizer": {"name": config.optimizer, **optimizer_options(config)},
-        "step": int(newest.name.split("-")[1]),
+        "optimizer": optimizer_meta(config),
+        "step": checkpoint.step_of(newest),
     }
     scores, samples = evaluate(
         model.to(device), tokenizer, corpus, options.split, image_size=config.image_size, max_views=config.max_views,
@@ -268,19 +275,15 @@ def summary(scores: Mapping[str, Any]) -> str:
     if "bleu" in scores:
         lines.append(f"BLEU-1…{len(scores['bleu'])} {' '.join(map(number, scores['bleu']))}")
         lines += [f"{name} {number(scores[key])}" for name, key in METRICS.items()]
-    for name, key in (("CE", "clinical_efficacy"), ("DC", "classification"), ("DC majority", "majority")):
-        found = scores.get(key, {}).get("14 conditions, uncertain positive")
-        if found:
-            means = ", ".join(f"{mean} {found[mean]['f1']:.3f}" for mean in ("micro", "macro", "example"))
-            lines.append(f"{name} F1 {means} (14 conditions, uncertain positive)")
+    for name, score in tabled(scores).items():
+        means = ", ".join(f"{mean} {score[mean]['f1']:.3f}" for mean in ("micro", "macro", "example"))
+        lines.append(f"{name} F1 {means} ({score_name()})")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Command line: ``python -m rrg.evaluate``."""
-    console = Console()
-    with shown(console):
-        cli(tyro.cli(EvaluateConfig, description=__doc__), console)
+    command_line(EvaluateConfig, cli, __doc__)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The run's folder: ``config.json``, ``tokenizer.json``, ``metrics.jsonl``, ``chec
 bit on a CPU.
 """
 
+import dataclasses
 import errno
 import json
 import statistics
@@ -21,23 +22,30 @@ if __package__ in (None, ""):  # run as rrg/train.py
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optimizers import NonFiniteError
 from optimizers.files import write_json
+from rrg.command import command_line
 from rrg.config import TrainConfig, as_json, from_json
-from rrg.data.corpus import ReportDataset
-from rrg.data.tokenizer import Tokenizer
+from rrg.data import ReportDataset, Tokenizer
 from rrg.distributed import barrier, local_device, process_group, rank, world_size
-from rrg.errors import TrainingError, shown
-from rrg.evaluate import evaluate, write_samples
-from rrg.metrics.labeller import load_labeller
-from rrg.training import checkpoint
-from rrg.training.journal import Journal
-from rrg.training.run import TrainingRun
-from rrg.training.setup import build_model, load_corpus, select_device
+from rrg.errors import TrainingError
+from rrg.evaluate import evaluate
+from rrg.metrics import load_labeller, write_samples
+from rrg.training import (
+    Journal,
+    TrainingRun,
+    build_model,
+    checkpoint,
+    load_corpus,
+    log_frozen,
+    open_log,
+    optimizer_meta,
+    record,
+    select_device,
+)
 
 FREE_ON_RESUME = frozenset({
     "resume", "out", "device", "evaluate", "num_beams", "tensorboard", "reports", "annotation", "images", "verify",
@@ -85,9 +93,9 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
         run, tokenizer, timings = _train(config, device, console if first_process else None)
         run.leave()
         processes = world_size()
-    trained = time.perf_counter() - begun
+    training_seconds = time.perf_counter() - begun
     result: dict[str, Any] = {
-        "optimizer": run.optimizer_meta(),
+        "optimizer": optimizer_meta(config),
         "tasks": list(config.tasks),
         "task_weights": list(config.weights),
         "steps": run.steps,
@@ -96,7 +104,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "processes": processes,
-        "training_seconds": trained,
+        "training_seconds": training_seconds,
         **timings,
     }
     if first_process:
@@ -110,8 +118,30 @@ def train(config: TrainConfig, *, console: Console | None = None) -> TrainResult
             write_samples(config.out, samples, run.corpus, scores, config.image_size)
         result["seconds"] = time.perf_counter() - begun
         write_json(config.out / "result.json", result)
-    gradients = config.out / "gradients" if config.log_gradients else None
-    return TrainResult(config.out, gradients, result, time.perf_counter() - begun)
+    return TrainResult(config.out, _gradients(config), result, time.perf_counter() - begun)
+
+
+def trained(config: TrainConfig, console: Console | None = None) -> TrainResult:
+    """The run in ``config.out``: trained, continued where it was interrupted, or as it was finished before.
+
+    Raises:
+        ValueError: if the folder holds a finished run with other options.
+        Exception: as :func:`train`.
+    """
+    finished = config.out / "result.json"
+    if finished.exists():
+        result = json.loads(finished.read_text())
+        if {**result["config"], "resume": False} == as_json(config):
+            if console is not None:
+                console.print(f"{config.out.name}: already trained, remove {config.out} to repeat", style="dim")
+            return TrainResult(config.out, _gradients(config), result, result["seconds"])
+        raise ValueError(f"{config.out} holds a run with other options; remove it or choose another --out")
+    interrupted = (config.out / "config.json").exists()
+    return train(dataclasses.replace(config, resume=interrupted), console=console)
+
+
+def _gradients(config: TrainConfig) -> Path | None:
+    return config.out / "gradients" if config.log_gradients else None
 
 
 def _train(
@@ -143,12 +173,12 @@ def _train(
     try:
         return run, tokenizer, _loop(run, first, frozen, console)
     except NonFiniteError as error:
-        raise TrainingError(f"{error} ({_what_is_left(config)})") from error
+        raise TrainingError(f"{error} ({_last_checkpoint(config)})") from error
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise TrainingError(
-            f"cannot write to {config.out}: {error.strerror} ({_what_is_left(config)}); free some space, then go on "
+            f"cannot write to {config.out}: {error.strerror} ({_last_checkpoint(config)}); free some space, then go on "
             "with --resume"
         ) from error
 
@@ -159,13 +189,13 @@ def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | No
     folder = config.out if rank() == 0 else None
     with (
         Journal(folder, first, tensorboard=config.tensorboard) as journal,
-        run.open_log(first) as log,
+        open_log(run, first) as log,
         _progress(console) as progress,
     ):
         bar = progress.add_task(config.optimizer, total=run.steps, completed=first, losses="")
         for step in range(first, run.steps):
             if log is not None and step in frozen:
-                run.log_frozen(log, step)
+                log_frozen(log, run, step)
             begun = time.perf_counter()
             try:
                 losses = run.step(step)
@@ -174,42 +204,42 @@ def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | No
             seconds.append(time.perf_counter() - begun)
             if log is not None:
                 log.end_step(step, losses)
-            shown = "  ".join(f"{task} {loss:.3f}" for task, loss in zip(config.tasks, losses, strict=True))
-            progress.update(bar, advance=1, losses=shown)
+            text = "  ".join(f"{task} {loss:.3f}" for task, loss in zip(config.tasks, losses, strict=True))
+            progress.update(bar, advance=1, losses=text)
             if step % config.log_every == 0 or step + 1 == run.steps:
-                journal.add(run.record(step, losses))
+                journal.add(record(run, step, losses))
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == run.steps:
                 if log is not None:
                     log.flush()
                 run.save(step + 1)
-        known = journal.records
-    conflicts = [record["conflict"] for record in known if "conflict" in record]
-    found: dict[str, Any] = {"training_losses": journal.mean_of_last_tenth(config.tasks) if known else {}}
+    conflicts = [known["conflict"] for known in journal.records if "conflict" in known]
+    numbers: dict[str, Any] = {"training_losses": journal.mean_of_last_tenth(config.tasks) if journal.records else {}}
     if conflicts:
-        found["conflict_rate"] = statistics.mean(conflicts)
+        numbers["conflict_rate"] = statistics.mean(conflicts)
     if seconds:
         middle = statistics.median(seconds)
-        found["step_seconds"] = middle
-        found["studies_per_second"] = config.batch_size * config.accumulate * world_size() / middle
-    return found
+        numbers["step_seconds"] = middle
+        numbers["studies_per_second"] = config.batch_size * config.accumulate * world_size() / middle
+    return numbers
 
 
-def _what_is_left(config: TrainConfig) -> str:
-    left = checkpoint.steps(config.out / "checkpoints")
-    return f"the last checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
+def _last_checkpoint(config: TrainConfig) -> str:
+    """What an interrupted run left, in words."""
+    written = checkpoint.steps(config.out / "checkpoints")
+    return f"the last checkpoint is {written[-1]}" if written else "no checkpoint was written yet"
 
 
 def _check_folder(config: TrainConfig) -> None:
-    saved = config.out / "config.json"
+    written = config.out / "config.json"
     if not config.resume:
-        if saved.exists():
+        if written.exists():
             raise FileExistsError(
                 f"{config.out} already holds a run; continue it with --resume or choose another --out"
             )
         return
-    if not saved.exists():
+    if not written.exists():
         raise ValueError(f"{config.out} holds no run to resume; train without --resume first")
-    old, new = as_json(from_json(json.loads(saved.read_text()))), as_json(config)
+    old, new = as_json(from_json(json.loads(written.read_text()))), as_json(config)
     changed = [name for name in new if name not in FREE_ON_RESUME and old[name] != new[name]]
     if changed:
         differences = ", ".join(f"{name}: {old[name]} → {new[name]}" for name in changed)
@@ -241,9 +271,7 @@ def cli(config: TrainConfig, console: Console) -> None:
 
 def main() -> None:
     """Command line: ``python -m rrg.train``."""
-    console = Console()
-    with shown(console, "interrupted; continue with --resume from the last checkpoint"):
-        cli(tyro.cli(TrainConfig, description=__doc__), console)
+    command_line(TrainConfig, cli, __doc__, "interrupted; continue with --resume from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrg.data.labels.rules import label
+from rrg.data.labels import label
 from rrg.data.openi import clean
 from rrg.data.problems import (
     DamagedAnnotation,
@@ -87,20 +87,20 @@ def read_annotation(
     folder = annotation.parent / "images" if images is None else images
     if not folder.is_dir():
         raise DamagedAnnotation(f"the folder of images {folder} does not exist; pass --images FOLDER")
-    entries, found = parse(whole)
+    entries, wrong = parse(whole)
     if limit is not None:
-        entries = proportional(_without(entries, found), limit)
-    found += check_images(entries, folder, verify, console)
+        entries = proportional(_without(entries, wrong), limit)
+    wrong += check_images(entries, folder, verify, console)
     skipped: dict[str, int] = {}
-    if found:
+    if wrong:
         total = sum(len(whole[split]) for split in SPLITS)
-        listed = write_problems(problems or annotation.with_suffix(".problems.json"), found)
-        message = f"{annotation}: {len(found)} problems in {total} entries\n{summary(found)}\nAll are in {listed}."
+        listed = write_problems(problems or annotation.with_suffix(".problems.json"), wrong)
+        message = f"{annotation}: {len(wrong)} problems in {total} entries\n{summary(wrong)}\nAll are in {listed}."
         if not skip_bad:
-            raise DamagedAnnotation(f"{message} Mend them, or leave these entries out with --skip-bad", found)
-        skipped = {"entries": len({p.place for p in found})}
-        skipped |= {kind: len({p.place for p in group}) for kind, group in by_kind(found).items()}
-        entries = _without(entries, found)
+            raise DamagedAnnotation(f"{message} Mend them, or leave these entries out with --skip-bad", wrong)
+        skipped = {"entries": len({p.place for p in wrong})}
+        skipped |= {kind: len({p.place for p in group}) for kind, group in by_kind(wrong).items()}
+        entries = _without(entries, wrong)
         if console is not None:
             text = f"{message} {skipped['entries']} entries are left out"
             console.print(text, style="yellow", markup=False, highlight=False)
@@ -144,13 +144,13 @@ def proportional(entries: Sequence[Entry], limit: int | None) -> list[Entry]:
     sizes = {split: size for split in SPLITS if (size := sum(entry.split == split for entry in entries))}
     if limit < len(sizes):
         raise ValueError(f"limit = {limit} must be >= {len(sizes)}, one entry of every split")
-    left = dict.fromkeys(sizes, 1)
-    while sum(left.values()) < limit:
-        left[min(left, key=lambda split: left[split] / sizes[split])] += 1
+    quota = dict.fromkeys(sizes, 1)
+    while sum(quota.values()) < limit:
+        quota[min(quota, key=lambda split: quota[split] / sizes[split])] += 1
     kept = []
     for entry in entries:
-        if left[entry.split]:
-            left[entry.split] -= 1
+        if quota[entry.split]:
+            quota[entry.split] -= 1
             kept.append(entry)
     return kept
 
@@ -179,7 +179,7 @@ def parse(whole: Mapping[str, Any]) -> tuple[list[Entry], list[Problem]]:
         >>> problems[0].detail
         'field image_path must be a path or a list of paths, got None'
     """
-    entries, found = [], []
+    entries, wrong = [], []
     for split in SPLITS:
         for number, plain in enumerate(whole[split]):
             place = f"{split}[{number}]"
@@ -187,15 +187,15 @@ def parse(whole: Mapping[str, Any]) -> tuple[list[Entry], list[Problem]]:
                 entry = _entry(plain, place, split)
             except ValueError as error:
                 name = str(plain.get("id", "")) if isinstance(plain, dict) else ""
-                found.append(Problem("malformed entry", place, name, str(error)))
+                wrong.append(Problem("malformed entry", place, name, str(error)))
                 continue
             entries.append(entry)
             if not clean(entry.report):
                 detail = f"nothing is left of {entry.report!r:.60}"
-                found.append(Problem("empty report", place, entry.id, detail))
+                wrong.append(Problem("empty report", place, entry.id, detail))
             outside = [path for path in entry.images if not is_inside(path)]
-            found += [Problem("path leaves the images folder", place, entry.id, repr(path)) for path in outside]
-    return entries, found + repeated(entries)
+            wrong += [Problem("path leaves the images folder", place, entry.id, repr(path)) for path in outside]
+    return entries, wrong + repeated(entries)
 
 
 def _entry(plain: Any, place: str, split: Split) -> Entry:

@@ -35,9 +35,8 @@ def members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or member.issym() or member.islnk():
                     raise DamagedArchive(f"{path} holds the unsafe entry {member.name!r}; not used")
-                if member.isfile() and name.suffix == suffix:
-                    file = archive.extractfile(member)
-                    assert file is not None
+                file = archive.extractfile(member) if member.isfile() and name.suffix == suffix else None
+                if file is not None:
                     yield name.name, file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DamagedArchive(f"cannot read {path}: {error}; delete it or give an intact copy") from error

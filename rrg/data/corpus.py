@@ -12,15 +12,14 @@ from torch.utils.data import Dataset
 
 from rrg.data.annotations import read_annotation
 from rrg.data.grammar import phantom_studies
-from rrg.data.images import study_images
-from rrg.data.labels.rules import label, label_findings, mesh_findings
+from rrg.data.images import DEVIATION, MEAN, study_images
+from rrg.data.labels import label, label_findings, mesh_findings
 from rrg.data.openi import SHA256, WHEEL, attribution, clean, read_reports
 from rrg.data.problems import Verify
 from rrg.data.study import SPLITS, Corpus, Study, split_of
 from rrg.data.tokenizer import PAD, Tokenizer
 
 Name = Literal["openi", "phantom", "r2gen"]
-MEAN, DEVIATION = 0.5, 0.25
 ENLARGED = 8 / 7
 """Size of an augmented image before its crop; R2Gen crops 224 from 256."""
 

@@ -16,6 +16,8 @@ from rrg.data.phantom import render, seed_of
 from rrg.data.study import Study
 
 Pixels = NDArray[np.uint8]
+MEAN, DEVIATION = 0.5, 0.25
+"""Of grey values in [0, 1]: images are standardised with them before a model sees them."""
 CACHE_BYTES = 1 << 30
 """Most memory of decoded images, divided among the processes that load them."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

@@ -20,6 +20,7 @@ from defusedxml.ElementTree import fromstring
 
 from optimizers.files import write_bytes
 from rrg.data.archives import DamagedArchive, members
+from rrg.errors import ReportsUnavailable
 
 WHEEL = "torchxrayvision==1.5.7"
 MEMBER = "torchxrayvision/data/NLMCXR_reports.tgz"
@@ -27,10 +28,6 @@ SHA256 = "8fb6de7eec73d8c3665067ad4bb003ccd57f971ae316d2642e1627ac7268667a"
 REPORTS, WITH_FINDINGS, IMAGES = 3955, 3425, 7470
 WITH_TWO_IMAGES = 2955
 """Reports with findings and at least two images, those of R2Gen's split: 2,069 + 296 + 590."""
-
-
-class ReportsUnavailable(RuntimeError):
-    """The reports could not be fetched or read; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,16 @@ def read_reports(reports: Path | None = None, *, cache_dir: Path | None = None) 
     if reports is None:
         reports = fetch(cache_dir)
     if reports.is_file():
-        found = _read(reports)
+        raw = _read(reports)
         if is_published(reports):
-            check_counts(found)
+            check_counts(raw)
     elif reports.is_dir():
-        found = [_parse(path.name, path.read_bytes()) for path in reports.rglob("*.xml")]
+        raw = [_parse(path.name, path.read_bytes()) for path in reports.rglob("*.xml")]
     else:
         raise ReportsUnavailable(f"{reports} does not exist; give a .tgz or a folder of report XML files")
-    if not found:
+    if not raw:
         raise ReportsUnavailable(f"no report XML in {reports}; expected files like CXR1001.xml")
-    return sorted(found, key=lambda report: report.id)
+    return sorted(raw, key=lambda report: report.id)
 
 
 def fetch(cache_dir: Path | None = None) -> Path:
@@ -160,15 +157,15 @@ def is_published(archive: Path) -> bool:
     return hashlib.sha256(archive.read_bytes()).hexdigest() == SHA256
 
 
-def check_counts(found: list[RawReport]) -> None:
+def check_counts(reports: list[RawReport]) -> None:
     """Compare the published archive with what is known of it.
 
     Raises:
         ReportsUnavailable: if a number of reports or images differs.
     """
-    described = [report for report in found if report.findings]
-    images = sum(len(report.images) for report in found)
-    counts = (len(found), len(described), images, sum(len(report.images) > 1 for report in described))
+    described = [report for report in reports if report.findings]
+    images = sum(len(report.images) for report in reports)
+    counts = (len(reports), len(described), images, sum(len(report.images) > 1 for report in described))
     if counts != (REPORTS, WITH_FINDINGS, IMAGES, WITH_TWO_IMAGES):
         raise ReportsUnavailable(
             f"the archive has {counts} reports, reports with findings, images, and reports with findings and two "

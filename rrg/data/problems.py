@@ -74,19 +74,19 @@ def repeated(entries: Sequence[Entry]) -> list[Problem]:
         >>> [(problem.kind, problem.place) for problem in repeated(entries)]
         [('duplicated id', 'train[0]')]
     """
-    found = []
+    wrong = []
     first: dict[str, Entry] = {}
     home: dict[tuple[str, str], Split] = {}
     for entry in sorted(entries, key=lambda entry: ("test", "val", "train").index(entry.split)):
         other = first.setdefault(entry.id, entry)
         if other is not entry:
-            found.append(Problem("duplicated id", entry.place, entry.id, f"also {other.place}"))
+            wrong.append(Problem("duplicated id", entry.place, entry.id, f"also {other.place}"))
         owner = ("patient", entry.patient) if entry.patient else ("study", entry.study)
         split = home.setdefault(owner, entry.split) if owner[1] else entry.split
         if split != entry.split:
             detail = f"{' '.join(owner)} is also in {split}"
-            found.append(Problem("patient in two splits", entry.place, entry.id, detail))
-    return found
+            wrong.append(Problem("patient in two splits", entry.place, entry.id, detail))
+    return wrong
 
 
 def check_images(

@@ -6,7 +6,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from optimizers.files import write_bytes
+from optimizers.files import write_text
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -67,7 +67,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        write_bytes(path, self._model.to_str(pretty=True).encode())
+        write_text(path, self._model.to_str(pretty=True))
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

@@ -53,7 +53,7 @@ def hessians(
     for batch in batches:
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
             losses = losses_of(batch)
-            found = []
+            curvatures = []
             for loss in losses:
                 slopes = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
                 reached = [(g, i) for i, g in enumerate(slopes) if g is not None and g.requires_grad]
@@ -63,7 +63,7 @@ def hessians(
                     curved = torch.autograd.grad(slope, parameters, retain_graph=True, allow_unused=True)
                     flat = [torch.zeros_like(p) if c is None else c for c, p in zip(curved, parameters, strict=True)]
                     products.append(torch.cat([part.reshape(-1).double() for part in flat]))
-                found.append((basis.T @ torch.stack(products, 1)).cpu())
-        total.append(torch.stack(found))
+                curvatures.append((basis.T @ torch.stack(products, 1)).cpu())
+        total.append(torch.stack(curvatures))
     mean = torch.stack(total).mean(0)
     return (mean + mean.mT) / 2

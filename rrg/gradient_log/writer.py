@@ -40,7 +40,7 @@ class GradientLogWriter:
     """Collects steps and writes a shard every ``shard_steps`` of them.
 
     Use it as ``MultiTaskOptimizer(..., observer=writer.observe)``, call :meth:`end_step` after each step
-    with the losses, and leave the ``with`` block to write what is left.
+    with the losses, and leave the ``with`` block to write the steps since the last shard.
 
     Args:
         folder: created if missing.
@@ -179,7 +179,7 @@ class GradientLogWriter:
         rows: list[dict[str, Tensor]] = []
         sums = [[torch.zeros_like(p, dtype=torch.float64) for p in parameters] for _ in range(self.tasks)]
         shards = count = 0
-        some: list[Any] = []
+        measured: list[Any] = []
         deviations: list[Sequence[Tensor]] = []
         for batch in batches:
             losses = losses_of(batch)
@@ -191,8 +191,8 @@ class GradientLogWriter:
                 "projected": self._project(gradients),
             }
             rows.append(self._row([loss.item() for loss in losses], observed))
-            if directions and len(some) < curvature_batches:
-                some.append(batch)
+            if directions and len(measured) < curvature_batches:
+                measured.append(batch)
             if len(deviations) < directions - self.tasks:
                 deviations.append(gradients[count % self.tasks])
             count += 1
@@ -216,8 +216,8 @@ class GradientLogWriter:
                 self.folder / f"frozen-{step:06d}-curvature.safetensors",
                 {
                     "basis": torch.stack(projected),
-                    "hessian": hessians(losses_of, some, parameters, basis),
-                    "batches": torch.tensor([len(some)]),
+                    "hessian": hessians(losses_of, measured, parameters, basis),
+                    "batches": torch.tensor([len(measured)]),
                 },
             )
 

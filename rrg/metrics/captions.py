@@ -110,8 +110,8 @@ def java_problem() -> str | None:
 
 
 def _meteor_program() -> Path:
-    found = importlib.util.find_spec("pycocoevalcap")
-    for folder in found.submodule_search_locations or () if found else ():
+    package = importlib.util.find_spec("pycocoevalcap")
+    for folder in package.submodule_search_locations or () if package else ():
         program = Path(folder, "meteor", "meteor-1.5.jar")
         if program.exists():
             return program

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from rrg.data.study import CONDITIONS
+from rrg.data import CONDITIONS
 from rrg.metrics.wordpiece import find_vocabulary, wordpiece
 
 BATCH = 32
@@ -58,14 +58,14 @@ class CheXbert:
         weights = _read(path)
         network = CheXbertNetwork(_config(weights, path))
         _fill(network, weights, path)
-        found = find_vocabulary(vocabulary, path)
+        words = find_vocabulary(vocabulary, path)
         config = network.bert.config
-        tokenizer = wordpiece(found, config.vocab_size, config.max_position_embeddings)
+        tokenizer = wordpiece(words, config.vocab_size, config.max_position_embeddings)
         description = {
             "name": "CheXbert",
             "file": path.name,
             "sha256": _sha256(path),
-            "vocabulary_sha256": _sha256(found),
+            "vocabulary_sha256": _sha256(words),
             "layers": config.num_hidden_layers,
             "width": config.hidden_size,
         }

@@ -3,13 +3,14 @@
 Both texts are labelled by the same labeller; precision, recall and F1 of the positive class then compare the labels.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rrg.data.study import CONDITIONS, LabelState
+from rrg.data import CONDITIONS, LabelState
 
 FIVE = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The five most studied conditions of CheXpert's leaderboard."""
@@ -23,6 +24,10 @@ POLICIES: dict[Uncertainty, str] = {
     "ignored": "a condition of a study is left out where either label is uncertain",
 }
 """What each policy does with CheXbert's label 3."""
+DEFAULT: Uncertainty = "positive"
+"""The authors' policy, and the one that every table of this project shows."""
+TABLED = {"CE": "clinical_efficacy", "DC": "classification", "DC majority": "majority"}
+"""Clinical scores of an evaluation: their names in tables, and in result files."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def clinical_efficacy(
     predictions: Tensor,
     *,
     label_set: str = "14",
-    uncertainty: Uncertainty = "negative",
+    uncertainty: Uncertainty = DEFAULT,
 ) -> ClinicalEfficacy:
     """Precision, recall and F1 of the positive class: macro, micro and example averages.
 
@@ -114,6 +119,29 @@ def clinical_efficacy(
         per_condition={c: _score(by_condition[:, i]) for i, c in enumerate(conditions)},
         support=dict(zip(conditions, expected.sum(0).tolist(), strict=True)),
     )
+
+
+def score_name(label_set: str = "14", uncertainty: Uncertainty = DEFAULT) -> str:
+    """Name of a score in result files, which hold one for each label set and policy; by default the one in tables.
+
+    Example:
+        >>> score_name()
+        '14 conditions, uncertain positive'
+    """
+    return f"{label_set} conditions, uncertain {uncertainty}"
+
+
+def tabled(scores: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The clinical scores of an evaluation that tables show, by their names there; those it lacks are left out.
+
+    Args:
+        scores: of :func:`rrg.evaluate.evaluate`.
+
+    Example:
+        >>> tabled({"classification": {score_name(): {"micro": {"f1": 0.5}}}})
+        {'DC': {'micro': {'f1': 0.5}}}
+    """
+    return {name: scores[key][score_name()] for name, key in TABLED.items() if scores.get(key)}
 
 
 def _positives(states: Tensor, uncertainty: str, name: str) -> tuple[Tensor, Tensor]:

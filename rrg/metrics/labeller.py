@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from rrg.data import CONDITIONS
 from rrg.data.labels import rules
-from rrg.data.study import CONDITIONS
 from rrg.metrics.chexbert import CheXbert
 
 
@@ -38,7 +38,7 @@ class RuleLabeller:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Name, module and SHA-256 of its source."""
+        """Name, module and SHA-256 of the source of all rules."""
         source = Path(rules.__file__).read_bytes()
         return {"name": "rule-based", "module": "rrg.data.labels", "sha256": hashlib.sha256(source).hexdigest()}
 

@@ -44,9 +44,9 @@ def bleu(references: Sequence[str], hypotheses: Sequence[str], order: int = 4) -
         reference_length += len(expected)
         hypothesis_length += len(produced)
         for n in range(1, order + 1):
-            found = _ngrams(produced, n)
-            matches[n - 1] += (found & _ngrams(expected, n)).total()
-            counts[n - 1] += found.total()
+            ngrams = _ngrams(produced, n)
+            matches[n - 1] += (ngrams & _ngrams(expected, n)).total()
+            counts[n - 1] += ngrams.total()
     if hypothesis_length == 0:
         return [0.0] * order
     brevity = math.exp(min(0.0, 1 - reference_length / hypothesis_length))

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from optimizers.files import write_bytes
-from rrg.data.images import Pixels, study_images
-from rrg.data.study import CONDITIONS, Corpus, LabelState, Study
+from optimizers.files import write_bytes, write_text
+from rrg.data import CONDITIONS, Corpus, LabelState, Pixels, Study, study_images
+from rrg.metrics.clinical import DEFAULT, tabled
 
 SHOWN = 24
 LARGEST = 256
@@ -66,8 +66,7 @@ def write_samples(
     Raises:
         rrg.data.images.BrokenImage: if an image cannot be read; ``samples.jsonl`` is then written.
     """
-    lines = "".join(json.dumps(sample) + "\n" for sample in samples)
-    write_bytes(out / "samples.jsonl", lines.encode())
+    write_text(out / "samples.jsonl", "".join(json.dumps(sample) + "\n" for sample in samples))
     pairs = list(zip(samples, corpus.split(scores["split"]), strict=True))
     chosen = [pairs[i * len(pairs) // SHOWN] for i in range(SHOWN)] if len(pairs) > SHOWN else pairs
     size, views = min(image_size, LARGEST), scores["max_views"]
@@ -84,7 +83,7 @@ def _page(scores: Mapping[str, Any], shown: int, articles: Iterable[str]) -> str
         f"Images: {scores['images']}.",
         f"{shown} of {studies:,} studies, evenly spaced in the split; all are in samples.jsonl.",
         f"{_decoding(scores['decoding'])} References: {scores['references']}. {labelled}" if "bleu" in scores else "",
-        f"F1 is over 14 conditions; {scores['policies']['positive']}.",
+        f"F1 is over 14 conditions; {scores['policies'][DEFAULT]}.",
         _training(scores["training"]),
         scores["provenance"].get("attribution", ""),
     ]
@@ -128,9 +127,7 @@ def _scores(scores: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]
     if "bleu" in scores:
         values += [(f"BLEU-{n}", value) for n, value in enumerate(scores["bleu"], 1)]
         values += [("ROUGE-L", scores["rouge_l"]), ("CIDEr", scores["cider"]), ("METEOR", scores["meteor"])]
-    for name, key in (("CE", "clinical_efficacy"), ("DC", "classification"), ("DC majority", "majority")):
-        if scores.get(key):
-            values.append((f"{name} F1, micro", scores[key]["14 conditions, uncertain positive"]["micro"]["f1"]))
+    values += [(f"{name} F1, micro", score["micro"]["f1"]) for name, score in tabled(scores).items()]
     known = [(name, number(value)) for name, value in values if not isinstance(value, str)]
     return known, [f"{name} {value}" for name, value in values if isinstance(value, str)]
 
@@ -176,18 +173,13 @@ def _data_uri(pixels: Pixels) -> str:
 
 def _chips(reference: Sequence[int], produced: Sequence[int]) -> str:
     chips = []
-    for condition, expected, found in zip(CONDITIONS, reference, produced, strict=True):
-        if expected not in MENTIONED and found not in MENTIONED:
+    for condition, *states in zip(CONDITIONS, reference, produced, strict=True):
+        expected, mentioned = (state in MENTIONED for state in states)
+        if not (expected or mentioned):
             continue
-        kind = (
-            "agreed"
-            if expected in MENTIONED and found in MENTIONED
-            else "missed"
-            if expected in MENTIONED
-            else "invented"
-        )
-        unsure = "?" if LabelState.UNCERTAIN in (expected, found) else ""
-        tip = f"{LabelState(expected).name.lower()} → {LabelState(found).name.lower()}"
+        kind = "invented" if not expected else "agreed" if mentioned else "missed"
+        unsure = "?" if LabelState.UNCERTAIN in states else ""
+        tip = " → ".join(LabelState(state).name.lower() for state in states)
         chips.append(f'<li class="{kind}" title="{tip}">{AGREEMENT[kind]} {condition}{unsure}</li>')
     return "".join(chips)
 

@@ -12,32 +12,32 @@ MODELS = ("bert-base-uncased", "google-bert/bert-base-uncased")
 """Names under which the vocabulary lies in the Hugging Face cache."""
 
 
-def find_vocabulary(given: Path | None, beside: Path) -> Path:
-    """The file given, or one beside a checkpoint, or that of bert-base-uncased in the Hugging Face cache.
+def find_vocabulary(chosen: Path | None, checkpoint: Path) -> Path:
+    """The file chosen, or one beside a checkpoint, or that of bert-base-uncased in the Hugging Face cache.
 
     Args:
-        given: a vocab.txt or tokenizer.json, or a folder with one of them.
-        beside: the checkpoint.
+        chosen: a vocab.txt or tokenizer.json, or a folder with one of them.
+        checkpoint: that needs it.
 
     Raises:
         ValueError: if there is none, with what to do.
     """
-    if given is not None and given.is_file():
-        return given
-    folder = beside.parent if given is None else given
-    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if found is not None:
-        return found
-    if given is not None:
-        raise ValueError(f"vocabulary: {given} is neither a file nor a folder with {' or '.join(FILES)}")
+    if chosen is not None and chosen.is_file():
+        return chosen
+    folder = checkpoint.parent if chosen is None else chosen
+    for name in FILES:
+        if (folder / name).is_file():
+            return folder / name
+    if chosen is not None:
+        raise ValueError(f"vocabulary: {chosen} is neither a file nor a folder with {' or '.join(FILES)}")
     for model in MODELS:
         for name in FILES:
             cached = try_to_load_from_cache(model, name)
             if isinstance(cached, str):
                 return Path(cached)
     raise ValueError(
-        f"{beside} needs BERT's vocabulary: put the vocab.txt of bert-base-uncased (30,522 lines) into {folder}, or "
-        "pass --chexbert-vocab FILE, or fetch it once with 'hf download bert-base-uncased vocab.txt'"
+        f"{checkpoint} needs BERT's vocabulary: put the vocab.txt of bert-base-uncased (30,522 lines) into {folder}, "
+        "or pass --chexbert-vocab FILE, or fetch it once with 'hf download bert-base-uncased vocab.txt'"
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, ConvNextConfig, ConvNextModel, ViTConfig, ViTModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from rrg.data.corpus import DEVIATION, MEAN
+from rrg.data import DEVIATION, MEAN
 
 BUILT_IN = ("convnext", "vit")
 
@@ -19,7 +19,7 @@ class ImageEncoder(nn.Module):
     Args:
         name: "convnext", "vit", or the name or folder of a pretrained model; its own channels and
             normalisation (``preprocessor_config.json``) are then used.
-        widths, depths: as :class:`rrg.model.generator.ModelConfig`; ignored for a pretrained model.
+        widths, depths: as :class:`rrg.model.ModelConfig`; ignored for a pretrained model.
         patch_size: pixels of the first convolution; ignored for a pretrained model.
         image_size: pixels, for a ViT's positions.
 

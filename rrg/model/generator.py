@@ -1,4 +1,4 @@
-"""A compact radiology report generator with the four tasks of the paper's backbone, in one file.
+"""A compact radiology report generator with the four tasks of the paper's backbone.
 
 Architectures come from ``transformers`` configurations with random initialisation; nothing is downloaded unless a
 pretrained encoder is named. One forward pass serves every task:
@@ -18,72 +18,21 @@ pretrained encoder is named. One forward pass serves every task:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from rrg.data import BOS
 from rrg.distributed import gather
+from rrg.model.config import TASKS, ModelConfig
+from rrg.model.decoder import build_decoder, search
 from rrg.model.encoder import ImageEncoder
 from rrg.model.retrieval import RetrievalMemory, Retrieved
+from rrg.model.text_encoder import TextEncoder
 
-PAD, BOS, EOS = 0, 1, 2
-TASKS = ("rg", "dc", "ita", "re")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Architecture of :class:`ReportGenerator`; the defaults have 8 million parameters with all four tasks."""
-
-    encoder_widths: tuple[int, ...] = (40, 80, 160, 320)
-    """Channels of the encoder's stages; each ConvNeXt stage after the first halves the resolution. A ViT takes the
-    last."""
-    encoder_depths: tuple[int, ...] = (2, 2, 6, 2)
-    """Blocks in each encoder stage; a ViT takes their sum."""
-    patch_size: int = 4
-    """Pixels that the encoder's first convolution takes in one step."""
-    decoder_width: int = 256
-    """Channels of the decoder."""
-    decoder_layers: int = 3
-    """Decoder blocks (self-attention, cross-attention, feed-forward)."""
-    decoder_heads: int = 4
-    """Attention heads in each decoder block."""
-    dropout: float = 0.0
-    """Dropout of the decoder; 0 keeps sampling the only source of gradient noise."""
-    encoder: Annotated[str, tyro.conf.arg(aliases=["--encoder"])] = "convnext"
-    """convnext, vit, or the name or folder of pretrained weights for transformers' AutoModel."""
-    prompt: bool = True
-    """Prompt the decoder with the condition states, where both rg and dc are trained."""
-    text_layers: int = 2
-    """Blocks of the report encoder of ita and re."""
-    embedding_width: int = 128
-    """Length of image and report embeddings of ita and re."""
-    retrieved: int = 4
-    """Retrieved reports that the decoder reads."""
-    candidates: int = 64
-    """Retrieved reports that the retrieval loss ranks."""
-
-    def __post_init__(self) -> None:
-        if not self.encoder_widths or len(self.encoder_widths) != len(self.encoder_depths):
-            raise ValueError(
-                f"encoder_widths {self.encoder_widths} and encoder_depths {self.encoder_depths} "
-                "must have one entry for each stage, at least one"
-            )
-        sizes = (*self.encoder_widths, *self.encoder_depths, self.patch_size, self.text_layers, self.embedding_width)
-        if min(*sizes, self.decoder_width, self.decoder_layers, self.decoder_heads) < 1:
-            raise ValueError(f"widths, depths, layers, heads and patch_size must be >= 1: {self}")
-        if self.decoder_width % self.decoder_heads:
-            raise ValueError(
-                f"decoder_width {self.decoder_width} must be a multiple of decoder_heads {self.decoder_heads}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
-        if not 1 <= self.retrieved <= self.candidates:
-            raise ValueError(f"need 1 <= retrieved <= candidates, got {self.retrieved} and {self.candidates}")
+Part = TypeVar("Part")
 
 
 class Output(NamedTuple):
@@ -101,6 +50,17 @@ class Output(NamedTuple):
     """Nearest training reports."""
 
 
+def needed(part: Part | None, task: str) -> Part:
+    """A part of an :class:`Output` that the task's loss reads.
+
+    Raises:
+        ValueError: if it is not there, because the model was built without that task.
+    """
+    if part is None:
+        raise ValueError(f"the model's output lacks what {task} needs; build the model with that task")
+    return part
+
+
 class ReportGenerator(nn.Module):
     """Images → report, condition states, embeddings.
 
@@ -108,7 +68,7 @@ class ReportGenerator(nn.Module):
         config: the architecture.
         vocabulary_size: V, number of tokens.
         max_length: L, longest report in tokens, with its begin and end marks.
-        tasks: some of :data:`TASKS`; parts that none of them needs are not built.
+        tasks: some of :data:`rrg.model.TASKS`; parts that none of them needs are not built.
         conditions: C, number of conditions to classify.
         states: S, states of each condition.
         image_size: pixels, for a ViT's positions.
@@ -155,7 +115,7 @@ class ReportGenerator(nn.Module):
         self.norm = nn.LayerNorm(width)
         if "rg" in tasks:
             self.bridge = nn.Linear(width, config.decoder_width)
-            self.decoder = _decoder(
+            self.decoder = build_decoder(
                 config, vocabulary_size + (states if self.prompts else 0), max_length + self.prompts
             )
         if "dc" in tasks:
@@ -248,7 +208,7 @@ class ReportGenerator(nn.Module):
         num_beams: int = 1,
         length_penalty: float = 1.0,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Write reports by greedy (``num_beams=1``) or beam search with cached keys and values, and classify.
+        """Write reports by greedy (``num_beams=1``) or beam search, and classify.
 
         Args:
             pixel_values: (B, V, 1, H, W) float32.
@@ -268,23 +228,14 @@ class ReportGenerator(nn.Module):
             return None, states
         context, mask = self._context(features, view_mask, self._retrieve(self._image_embedding(pooled), None))
         start = self._prompted(torch.full((len(pixel_values), 1), BOS, device=pixel_values.device), states)
-        settings = GenerationConfig(
-            max_length=self.max_length + self.prompts,
+        ids = search(
+            self.decoder,
+            start,
+            context,
+            mask,
+            vocabulary_size=self.vocabulary_size,
             num_beams=num_beams,
-            length_penalty=length_penalty if num_beams > 1 else None,
-            early_stopping=num_beams > 1,
-            do_sample=False,
-            suppress_tokens=list(range(self.vocabulary_size, self.decoder.config.vocab_size)) or None,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-        )
-        ids = self.decoder.generate(
-            input_ids=start,
-            attention_mask=torch.ones_like(start),
-            encoder_hidden_states=context,
-            encoder_attention_mask=mask,
-            generation_config=settings,
+            length_penalty=length_penalty,
         )
         return ids[:, self.prompts :], states
 
@@ -314,65 +265,17 @@ class ReportGenerator(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the decoder's cross-attention reads, and the mask of what is there."""
         context = self.bridge(features)
-        mask = None
-        if view_mask is not None or retrieved is not None:
+        if view_mask is None and retrieved is None:
+            return context, None
+        if view_mask is None:
             mask = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)
-        if view_mask is not None:
+        else:
             mask = view_mask.repeat_interleave(features.shape[1] // view_mask.shape[1], 1)
         if retrieved is not None:
-            assert mask is not None
             k = self.config.retrieved
             context = torch.cat([context, self.context(retrieved.embeddings[:, :k]).to(context.dtype)], 1)
             mask = torch.cat([mask, retrieved.found[:, :k]], 1)
-        return context, None if mask is None else mask.long()
-
-
-class TextEncoder(nn.Module):
-    """Report → unit vector: a bidirectional transformer, mean-pooled.
-
-    Args:
-        config: widths, layers and dropout.
-        vocabulary_size: V.
-        max_length: L.
-    """
-
-    def __init__(self, config: ModelConfig, vocabulary_size: int, max_length: int) -> None:
-        super().__init__()
-        width = config.decoder_width
-        self.tokens = nn.Embedding(vocabulary_size, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(max_length, width))
-        layer = nn.TransformerEncoderLayer(
-            width, config.decoder_heads, 2 * width, config.dropout, batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
-        self.projection = nn.Linear(width, config.embedding_width)
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) int64 with padding at the end → (B, E) float32 unit vectors."""
-        padding = input_ids == PAD
-        x = self.tokens(input_ids) + self.positions[: input_ids.shape[1]]
-        x = self.layers(x, src_key_padding_mask=padding)
-        keep = (~padding)[..., None].to(x.dtype)
-        return F.normalize(self.projection((x * keep).sum(1) / keep.sum(1)).float(), dim=-1)
-
-
-def _decoder(config: ModelConfig, vocabulary_size: int, positions: int) -> GPT2LMHeadModel:
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocabulary_size,
-            n_positions=positions,
-            n_embd=config.decoder_width,
-            n_layer=config.decoder_layers,
-            n_head=config.decoder_heads,
-            activation_function="relu",
-            resid_pdrop=config.dropout,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
-            add_cross_attention=True,
-            bos_token_id=BOS,
-            eos_token_id=EOS,
-        )
-    )
+        return context, mask.long()
 
 
 def _pool(features: Tensor, view_mask: Tensor | None) -> Tensor:

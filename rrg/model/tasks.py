@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rrg.data.study import LabelState
+from rrg.data import PAD, LabelState
 from rrg.distributed import gather
-from rrg.model.generator import PAD, TASKS, Output, ReportGenerator
+from rrg.model.generator import Output, ReportGenerator, needed
 from rrg.model.retrieval import Retrieved
 
 DEFAULT_WEIGHTS = {"rg": 1.0, "dc": 4.0, "ita": 1.0, "re": 1.0}
@@ -16,16 +16,6 @@ DEFAULT_WEIGHTS = {"rg": 1.0, "dc": 4.0, "ita": 1.0, "re": 1.0}
 LONGEST_SCALE = 100.0
 RETRIEVAL_SCALE = 1 / 0.07
 LABEL_SCALE = 1 / 0.1
-
-__all__ = [
-    "DEFAULT_WEIGHTS",
-    "TASKS",
-    "alignment_loss",
-    "condition_loss",
-    "report_loss",
-    "retrieval_loss",
-    "task_losses",
-]
 
 
 def report_loss(report_logits: Tensor, input_ids: Tensor, tokens: float | None = None) -> Tensor:
@@ -149,8 +139,11 @@ def task_losses(
     Returns:
         one () tensor a task.
 
+    Raises:
+        ValueError: for a task that the model was built without.
+
     Example:
-        >>> from rrg.model.generator import ModelConfig
+        >>> from rrg.model import ModelConfig
         >>> model = ReportGenerator(ModelConfig((8,), (1,), decoder_width=8, decoder_layers=1), 10, 3)
         >>> output = Output(torch.zeros(1, 3, 10), torch.zeros(1, 14, 4))
         >>> batch = {"input_ids": torch.tensor([[1, 7, 2]]), "labels": torch.ones(1, 14).long()}
@@ -160,19 +153,14 @@ def task_losses(
     losses = []
     for task in model.tasks if tasks is None else tasks:
         if task == "rg":
-            assert output.report_logits is not None
-            losses.append(report_loss(output.report_logits, batch["input_ids"], tokens))
+            losses.append(report_loss(needed(output.report_logits, task), batch["input_ids"], tokens))
         elif task == "dc":
-            assert output.condition_logits is not None
-            losses.append(condition_loss(output.condition_logits, batch["labels"], model.log_prior))
+            losses.append(condition_loss(needed(output.condition_logits, task), batch["labels"], model.log_prior))
         else:
-            assert output.image_embedding is not None
-            assert output.report_embedding is not None
-            embeddings = output.image_embedding, output.report_embedding
+            embeddings = needed(output.image_embedding, task), needed(output.report_embedding, task)
             if task == "ita":
                 scale = model.log_scale.exp().clamp_max(LONGEST_SCALE)
                 losses.append(alignment_loss(*embeddings, batch["input_ids"], scale))
             else:
-                assert output.retrieved is not None
-                losses.append(retrieval_loss(*embeddings, batch["labels"], output.retrieved))
+                losses.append(retrieval_loss(*embeddings, batch["labels"], needed(output.retrieved, task)))
     return losses

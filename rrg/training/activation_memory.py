@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rrg.config import TrainConfig
-from rrg.model.generator import ReportGenerator
+from rrg.model import ReportGenerator
 
 
 def prepared(model: ReportGenerator, config: TrainConfig) -> ReportGenerator:

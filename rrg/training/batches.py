@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from rrg.data.corpus import ReportDataset
+from rrg.data import ReportDataset
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):

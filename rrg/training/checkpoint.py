@@ -66,16 +66,26 @@ def steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
 
 
+def step_of(checkpoint: Path) -> int:
+    """Number of steps that a checkpoint's run had made.
+
+    Example:
+        >>> step_of(Path("checkpoints/step-000300"))
+        300
+    """
+    return int(checkpoint.name.split("-")[1])
+
+
 def latest(folder: Path) -> Path:
     """Newest checkpoint.
 
     Raises:
         CheckpointError: if there is none.
     """
-    found = steps(folder)
-    if not found:
+    written = steps(folder)
+    if not written:
         raise CheckpointError(f"no checkpoint in {folder}; train first, or look in another folder")
-    return found[-1]
+    return written[-1]
 
 
 def load_model(checkpoint: Path, model: nn.Module) -> None:
@@ -111,7 +121,8 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; use an older checkpoint") from error
     state = _unpack(plain, _read_tensors(checkpoint / "state.safetensors"))
-    assert isinstance(state, dict)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds no state of a run; use an older checkpoint")
     return state
 
 

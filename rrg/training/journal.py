@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from optimizers.files import write_bytes
+from optimizers.files import write_text
 
 
 class Journal:
@@ -37,7 +37,7 @@ class Journal:
             lines = path.read_text().splitlines(keepends=True)
             whole = [json.loads(line) for line in lines if line.endswith("\n")]
             self.records = [record for record in whole if record["step"] < first]
-        write_bytes(path, "".join(json.dumps(record) + "\n" for record in self.records).encode())
+        write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
         self._file = path.open("a", encoding="utf-8")
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter

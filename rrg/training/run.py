@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
-from itertools import combinations
 from typing import Any
 
 import torch
@@ -13,17 +12,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from optimizers import NonFiniteError
-from rrg.aggregators import build_optimizer, optimizer_options
 from rrg.config import TrainConfig
-from rrg.data.corpus import Corpus, ReportDataset
+from rrg.data import PAD, Corpus, ReportDataset
 from rrg.distributed import barrier, gather, mean_over_processes, rank, world_size
-from rrg.gradient_log.writer import GradientLogWriter
-from rrg.model.generator import PAD, Output, ReportGenerator
-from rrg.model.tasks import task_losses
+from rrg.model import Output, ReportGenerator, needed, task_losses
 from rrg.training import checkpoint
 from rrg.training.activation_memory import prepared
 from rrg.training.batches import StepSampler, loader
 from rrg.training.schedule import learning_rate
+from rrg.training.setup import build_optimizer
 
 Batch = dict[str, Tensor]
 SMALLEST_SCALE = 2.0**-10
@@ -79,7 +76,7 @@ class TrainingRun:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], self.config.warmup, step, self.steps)
-        micro_batches = [self._to_device(next(self._batches)) for _ in range(self.config.accumulate)]
+        micro_batches = [self.to_device(next(self._batches)) for _ in range(self.config.accumulate)]
         count = len(micro_batches)
         tokens = sum(float((b["input_ids"][:, 1:] != PAD).sum()) for b in micro_batches) / count
         tokens = mean_over_processes(tokens, self.device)
@@ -105,6 +102,14 @@ class TrainingRun:
             self._remember(batch, output)
         return values.tolist()
 
+    def losses(self, batch: Batch) -> list[Tensor]:
+        """Losses of one micro-batch at the present parameters with their graph, one a task; nothing is remembered."""
+        return self._losses(self._forward(batch), batch, None)
+
+    def to_device(self, batch: Batch) -> Batch:
+        """The batch where the model is."""
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
     def _update(self) -> None:
         inner = self.optimizer.optimizer
         self.scaler.unscale_(inner)
@@ -116,48 +121,6 @@ class TrainingRun:
         self.scaler.update()
         if self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
             raise NonFiniteError(f"gradients overflow fp16 at every scale down to {SMALLEST_SCALE}; try bf16 or fp32")
-
-    def log_frozen(self, log: GradientLogWriter, step: int) -> None:
-        """Gradients of independently drawn micro-batches at the present parameters."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        size = self.config.batch_size
-
-        def batches() -> Iterator[Batch]:
-            for _ in range(self.config.frozen_batches):
-                indices = torch.randint(len(self.dataset), (size,), generator=generator).tolist()
-                items = [self.dataset[i] for i in indices]
-                yield self._to_device({name: torch.stack([item[name] for item in items]) for name in items[0]})
-
-        def losses(batch: Batch) -> list[Tensor]:
-            return self._losses(self._forward(batch), batch, None)
-
-        with torch.random.fork_rng(devices=[]):
-            log.log_frozen(step, batches(), losses, self.shared, directions=self.config.curvature_directions)
-
-    def open_log(self, first: int) -> AbstractContextManager[GradientLogWriter | None]:
-        """The gradient log, or a context that yields None; one process writes it."""
-        if not self.config.log_gradients or rank() != 0:
-            return nullcontext(None)
-        config = self.config
-        meta = {
-            "tasks": list(config.tasks),
-            "task_weights": list(config.weights),
-            "optimizer": self.optimizer_meta(),
-            "dataset": {"name": self.corpus.name, "images": self.corpus.images, "training": len(self.dataset)},
-            "seed": config.seed,
-            "batch_size": config.batch_size * config.accumulate * world_size(),
-            "learning_rate": config.lr,
-        }
-        log = GradientLogWriter(
-            config.out / "gradients",
-            meta,
-            sum(p.numel() for p in self.shared),
-            dim=config.projection_dim,
-            seed=config.seed,
-            resume_step=first if config.resume else None,
-        )
-        self.optimizer.observer = log.observe
-        return log
 
     def save(self, step: int) -> None:
         """Write a checkpoint of the run after ``step`` steps; called by every process, written by the first."""
@@ -202,34 +165,13 @@ class TrainingRun:
         torch.set_rng_state(state["random"][rank()])
         if self.device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"][rank()], self.device)
-        return int(newest.name.split("-")[1])
+        return checkpoint.step_of(newest)
 
     def leave(self) -> None:
-        """Have done with the other processes: a DistributedDataParallel that outlives their group can block its end."""
+        """Part from the other processes: a DistributedDataParallel that outlives their group can block its end."""
         self.network = self.model
         gc.collect()
         barrier()
-
-    def optimizer_meta(self) -> dict[str, Any]:
-        """Name and options of the aggregator."""
-        return {"name": self.config.optimizer, **optimizer_options(self.config)}
-
-    def record(self, step: int, losses: list[float]) -> dict[str, float]:
-        """What the journal says of a step: losses, learning rate, cosines between tasks, share of pairs in conflict."""
-        record: dict[str, Any] = {"step": step, **dict(zip(self.config.tasks, losses, strict=True))}
-        record["lr"] = self.optimizer.param_groups[-1]["lr"]
-        last = self.optimizer.last
-        pairs = list(combinations(range(len(self.config.tasks)), 2))
-        if last is not None and last.fresh and pairs:
-            cosines = [last.cosines[i, j].item() for i, j in pairs]
-            for (i, j), cosine in zip(pairs, cosines, strict=True):
-                record[f"cosine_{self.config.tasks[i]}_{self.config.tasks[j]}"] = cosine
-            record["conflict"] = sum(cosine < 0 for cosine in cosines) / len(pairs)
-            if last.valid is not None:
-                record["valid"] = last.valid
-        if self.scaler.is_enabled():
-            record["scale"] = self.scaler.get_scale()
-        return record
 
     def _fingerprint(self) -> str:
         """SHA-256 of the training studies' identifiers and tokens, in their order."""
@@ -286,9 +228,5 @@ class TrainingRun:
 
     def _remember(self, batch: Batch, output: Output) -> None:
         if "re" in self.config.tasks:
-            assert output.report_embedding is not None
-            embeddings = gather(output.report_embedding.detach())
+            embeddings = gather(needed(output.report_embedding, "re").detach())
             self.model.memory.update(gather(batch["index"]), embeddings, gather(batch["labels"]))
-
-    def _to_device(self, batch: Batch) -> Batch:
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}

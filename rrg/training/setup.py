@@ -1,20 +1,22 @@
-"""What training and evaluation both begin with: device, corpus, model."""
+"""What training and evaluation begin with: device, corpus, model, and the optimizer of a run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from optimizers import CAMEGrad, MultiTaskOptimizer
+from optimizers.aggregators.by_name import AGGREGATORS, aggregator
+from rrg.aggregators import OPTIONS, TORCHJD, torchjd
 from rrg.config import TrainConfig
-from rrg.data.corpus import Corpus, load
-from rrg.data.study import LabelState, Study
-from rrg.data.tokenizer import Tokenizer
-from rrg.model.generator import ReportGenerator
+from rrg.data import Corpus, LabelState, Study, Tokenizer, load
+from rrg.model import ReportGenerator
 
 
 def select_device(name: str) -> torch.device:
-    """ "auto" takes a GPU if there is one.
+    """The device of that name; "auto" is a GPU if there is one, and otherwise the CPU.
 
     Raises:
         ValueError: if "cuda" is asked for and there is none.
@@ -69,3 +71,29 @@ def log_frequencies(studies: Sequence[Study]) -> Tensor:
     labels = torch.tensor([study.labels for study in studies])
     counts = torch.stack([(labels == state).sum(0) for state in LabelState], 1) + 1.0
     return (counts / counts.sum(1, keepdim=True)).log()
+
+
+def build_optimizer(config: TrainConfig, inner: torch.optim.Optimizer, **options: Any) -> MultiTaskOptimizer:
+    """The run's optimizer around a torch optimizer; ``options`` as for :class:`optimizers.MultiTaskOptimizer`."""
+    name = config.optimizer
+    if name == "came-grad":
+        return CAMEGrad(inner, **optimizer_options(config), **options)
+    if name.startswith(TORCHJD):
+        return MultiTaskOptimizer(inner, torchjd(name, len(config.tasks)), **options)
+    method = aggregator(name, c=config.rho) if name == "cagrad" else AGGREGATORS[name]
+    return MultiTaskOptimizer(inner, method, **options)
+
+
+def optimizer_options(config: TrainConfig) -> dict[str, Any]:
+    """Those options of the run that its optimizer reads.
+
+    Example:
+        >>> optimizer_options(TrainConfig(optimizer="cagrad"))
+        {'rho': 0.5}
+    """
+    return {name: getattr(config, name) for name in OPTIONS.get(config.optimizer, ())}
+
+
+def optimizer_meta(config: TrainConfig) -> dict[str, Any]:
+    """Name and options of the run's optimizer, as logs and results say it."""
+    return {"name": config.optimizer, **optimizer_options(config)}

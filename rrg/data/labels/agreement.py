@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from optimizers.files import write_bytes
-from rrg.data.labels.rules import label, mesh_labels
+from optimizers.files import write_text
+from rrg.command import command_line
+from rrg.data.labels.mesh import mesh_labels
+from rrg.data.labels.rules import label
 from rrg.data.openi import RawReport, attribution, read_reports
 from rrg.data.study import CONDITIONS, LabelState
-from rrg.errors import shown
 
 HEADINGS = ("condition", "tagged", "precision", "recall", "F1", "κ")
 COMMAND = "python -m rrg.data.labels --markdown book/labeller.md"
@@ -85,8 +85,8 @@ def markdown(reports: Sequence[RawReport]) -> str:
     indexed = [report for report in reports if "no indexing" not in report.mesh]
     last = CONDITIONS.index("No Finding")
     tags = [mesh_labels(r.mesh) for r in indexed if label(_text(r))[last] == LabelState.POSITIVE]
-    alone = [found for found in tags if "No Finding" not in found]
-    outside = sum(found <= {"Support Devices"} for found in alone)
+    alone = [tagged for tagged in tags if "No Finding" not in tagged]
+    outside = sum(tagged <= {"Support Devices"} for tagged in alone)
     rows = "\n".join(_line(row.cells()) for row in agreement(*_sides(indexed)))
     return f"""# The built-in labeller against the experts
 
@@ -123,7 +123,7 @@ def cli(options: AgreementConfig, console: Console) -> None:
     """Print the table, or write the page."""
     reports = read_reports(options.reports)
     if options.markdown is not None:
-        write_bytes(options.markdown, markdown(reports).encode())
+        write_text(options.markdown, markdown(reports))
         return
     table = Table(*HEADINGS, title="labeller vs MeSH tags")
     for row in agreement(*_sides(reports)):
@@ -134,6 +134,4 @@ def cli(options: AgreementConfig, console: Console) -> None:
 
 def main() -> None:
     """Command line: ``python -m rrg.data.labels``."""
-    console = Console()
-    with shown(console):
-        cli(tyro.cli(AgreementConfig, description=AgreementConfig.__doc__), console)
+    command_line(AgreementConfig, cli, AgreementConfig.__doc__)

@@ -1,4 +1,4 @@
-"""The table of a comparison: what runs measured, mean ± spread over seeds, difference from the control."""
+"""What runs of several optimizers measured: mean ± spread over seeds, and difference from the control, as a table."""
 
 import statistics
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-EFFICACY = "14 conditions, uncertain positive"
+from rrg.metrics.clinical import tabled
+
 SHOWN = ("BLEU-4", "CE F1 micro", "DC F1 micro", "conflict rate", "step seconds")
 Runs = dict[int, dict[str, Any]]
 
@@ -18,19 +19,18 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
         >>> measured({"training_losses": {"rg": 1.5}, "conflict_rate": 0.4})
         {'loss rg': 1.5, 'conflict rate': 0.4}
     """
-    found: dict[str, Any] = {f"loss {task}": value for task, value in result["training_losses"].items()}
+    numbers: dict[str, Any] = {f"loss {task}": value for task, value in result["training_losses"].items()}
     for name in ("conflict_rate", "step_seconds", "studies_per_second"):
         if name in result:
-            found[name.replace("_", " ")] = result[name]
+            numbers[name.replace("_", " ")] = result[name]
     scores = result.get("evaluation", {})
     if "bleu" in scores:
-        found |= {f"BLEU-{n}": value for n, value in enumerate(scores["bleu"], 1)}
-        found |= {"ROUGE-L": scores["rouge_l"], "CIDEr": scores["cider"], "METEOR": scores["meteor"]}
-        found["distinct reports"] = scores["distinct_reports"]
-    for name, key in (("CE", "clinical_efficacy"), ("DC", "classification"), ("DC majority", "majority")):
-        if scores.get(key):
-            found |= {f"{name} F1 {mean}": scores[key][EFFICACY][mean]["f1"] for mean in ("micro", "macro")}
-    return found
+        numbers |= {f"BLEU-{n}": value for n, value in enumerate(scores["bleu"], 1)}
+        numbers |= {"ROUGE-L": scores["rouge_l"], "CIDEr": scores["cider"], "METEOR": scores["meteor"]}
+        numbers["distinct reports"] = scores["distinct_reports"]
+    for name, score in tabled(scores).items():
+        numbers |= {f"{name} F1 {mean}": score[mean]["f1"] for mean in ("micro", "macro")}
+    return numbers
 
 
 def summarize(rows: dict[str, Runs], control: str) -> dict[str, Any]:
