@@ -60,8 +60,8 @@ def download(
     part = path.with_name(path.name + ".part")
     with _progress(console) as progress:
         task = progress.add_task(path.name, total=None)
-        left, error = attempts, "nothing arrived"
-        while left:
+        attempts_left, error = attempts, "nothing arrived"
+        while attempts_left:
             before = _size(part)
             try:
                 total = _receive(url, part, timeout, progress, task)
@@ -75,15 +75,15 @@ def download(
                 error = f"{_size(part)} of {total} bytes arrived"
                 if _size(part) > total:
                     part.unlink()
-            left = attempts if _size(part) > before else left - 1
-            time.sleep(pause * (attempts - left))
+            attempts_left = attempts if _size(part) > before else attempts_left - 1
+            time.sleep(pause * (attempts - attempts_left))
         else:
             raise DownloadFailed(
                 f"{url}: {error}; {_size(part)} bytes are kept in {part}, the same command goes on from there"
             )
-    if sha256 is not None and (found := _digest(part)) != sha256:
+    if sha256 is not None and (digest := _digest(part)) != sha256:
         part.unlink()
-        raise DownloadFailed(f"{url} has SHA-256 {found}, expected {sha256}; not used")
+        raise DownloadFailed(f"{url} has SHA-256 {digest}, expected {sha256}; not used")
     part.replace(path)
     return path
 
@@ -108,11 +108,11 @@ def _receive(url: str, part: Path, timeout: float, progress: Progress, task: Tas
         length = response.headers.get("Content-Length")
         total = None if length is None else int(length)
         if response.status == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != have:
+            sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            if sent is None or int(sent[1]) != have:
                 part.unlink()
                 raise ConnectionError(f"the server answered another range than {have}-; the part is dropped")
-            total = int(found[2])
+            total = int(sent[2])
         else:
             have = 0
         with part.open("ab" if have else "wb") as file:

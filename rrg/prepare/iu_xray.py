@@ -17,24 +17,14 @@ from rich.console import Console
 from rich.progress import track
 
 from optimizers.files import write_bytes
+from rrg.data import SPLITS, BrokenImage, Split, attribution, read_reports
 from rrg.data.annotations import decoded
 from rrg.data.archives import DamagedArchive, members
-from rrg.data.images import BrokenImage
-from rrg.data.openi import (
-    IMAGES,
-    SHA256,
-    RawReport,
-    attribution,
-    clean,
-    default_cache,
-    fetch,
-    is_published,
-    read_reports,
-)
-from rrg.data.study import SPLITS, Split, split_of
+from rrg.data.openi import IMAGES, SHA256, RawReport, clean, default_cache, fetch, is_published
+from rrg.data.study import split_of
 from rrg.files import check_exist
 from rrg.prepare.download import download
-from rrg.prepare.output import DataSet, Plain, begin, finish, plain_options, refuse, shrunk
+from rrg.prepare.output import Contents, DataSet, Plain, prepared, refuse, shrunk
 
 REPORTS_FILE, IMAGES_FILE = "NLMCXR_reports.tgz", "NLMCXR_png.tgz"
 
@@ -86,10 +76,10 @@ def prepare_iu_xray(config: IuXrayConfig, console: Console | None = None) -> Pat
         DamagedArchive, DamagedAnnotation, ValueError: if the archives or the split file are damaged, or images are
             missing and ``skip_bad`` is not set.
     """
-    options = plain_options(config)
-    done = begin(config.out, options, kept=("size",))
-    if done is not None:
-        return done
+    return prepared(config, _gathered, console, kept=("size",))
+
+
+def _gathered(config: IuXrayConfig, console: Console | None) -> Contents:
     reports = read_reports(_reports(config, console))
     splits, left_out = _splits(config, reports)
     used = [report for report in reports if report.id in splits]
@@ -109,7 +99,7 @@ def prepare_iu_xray(config: IuXrayConfig, console: Console | None = None) -> Pat
     thanks = attribution("radiographs of the same collection")
     data_set = DataSet("IU X-Ray", "radiographs", thanks, "rrg prepare iu-xray")
     left_out["images missing or broken"] = len(used) - sum(map(len, entries.values()))
-    return finish(config.out, entries, data_set, options, left_out, console)
+    return Contents(entries, data_set, left_out)
 
 
 def _reports(config: IuXrayConfig, console: Console | None) -> Path:
@@ -171,13 +161,13 @@ def _extract(
     """Write the images that are not there yet; what is missing and broken."""
     folder = config.out / "images"
     wanted = {name: path for report in reports for name, path in _paths(report, config.views).items()}
-    broken, found, seen = [], set(), 0
+    broken, arrived, seen = [], set(), 0
     files = track(_files(source), "images", total=IMAGES, console=console, disable=console is None)
     for name, data in files:
         seen += 1
         if name not in wanted:
             continue
-        found.add(name)
+        arrived.add(name)
         target = folder / wanted[name]
         if target.exists():
             continue
@@ -190,7 +180,7 @@ def _extract(
         write_bytes(target, image)
     if config.images is None and seen != IMAGES:
         raise DamagedArchive(f"{source} holds {seen} images, expected {IMAGES}; delete it to download it again")
-    return {"missing": [name for name in wanted if name not in found], "broken": broken}
+    return {"missing": [name for name in wanted if name not in arrived], "broken": broken}
 
 
 def _files(source: Path) -> Iterator[tuple[str, bytes]]:

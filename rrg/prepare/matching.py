@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from rrg.data import CONDITIONS, SPLITS, LabelState, Split, read_reports
 from rrg.data.annotations import decoded, parse
-from rrg.data.labels.rules import label
-from rrg.data.openi import clean, read_reports
+from rrg.data.labels import label
+from rrg.data.openi import clean
 from rrg.data.problems import DamagedAnnotation, summary
-from rrg.data.study import CONDITIONS, SPLITS, LabelState, Split, split_of
+from rrg.data.study import split_of
 
 Conditions = frozenset[str]
 
@@ -61,7 +62,7 @@ def match(
 
     Example:
         >>> one = Candidate("a", "Edema.", "train", frozenset({"Edema"}))
-        >>> [found and found.id for found in match([("train", frozenset({"Edema"})), ("test", frozenset())], [one])]
+        >>> [report and report.id for report in match([("train", frozenset({"Edema"})), ("test", frozenset())], [one])]
         ['a', None]
     """
     rng = np.random.default_rng(seed)
@@ -70,7 +71,7 @@ def match(
     for candidate in order:
         by_split[candidate.split][candidate.conditions].append(candidate)
     used: Counter[str] = Counter()
-    found: list[Candidate | None] = []
+    matched: list[Candidate | None] = []
     for split, conditions in images:
         pool = by_split[split].get(conditions, [])
         if not pool and nearest:
@@ -80,8 +81,8 @@ def match(
         chosen = min(pool, key=lambda candidate: used[candidate.id], default=None)
         if chosen is not None:
             used[chosen.id] += 1
-        found.append(chosen)
-    return found
+        matched.append(chosen)
+    return matched
 
 
 def _jaccard(a: Conditions, b: Conditions) -> float:
@@ -106,12 +107,12 @@ def read_candidates(source: Path | None, compared: Conditions) -> list[Candidate
         texts = [(entry.study or entry.id, entry.report, entry.split) for entry in entries]
     else:
         texts = [(raw.id, raw.findings, split_of(raw.id)) for raw in read_reports(source)]
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     for name, text, split in texts:
         if not clean(text):
             continue
         states = dict(zip(CONDITIONS, label(text), strict=True))
         positive = frozenset(c for c, s in states.items() if s == LabelState.POSITIVE and c != NO_FINDING)
         if LabelState.UNCERTAIN not in states.values() and positive <= compared:
-            found.setdefault(name, Candidate(name, text, split, positive))
-    return list(found.values())
+            candidates.setdefault(name, Candidate(name, text, split, positive))
+    return list(candidates.values())

@@ -22,10 +22,10 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 
+from rrg.data import Split
 from rrg.data.openi import clean
-from rrg.data.study import Split
 from rrg.files import check_exist
-from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse
+from rrg.prepare.output import Contents, DataSet, Plain, link_images, prepared, refuse
 from rrg.prepare.sections import findings_of
 
 SPLIT_OF: dict[str, Split] = {"train": "train", "validate": "val", "test": "test"}
@@ -86,10 +86,10 @@ def prepare_mimic_cxr(config: MimicCxrConfig, console: Console | None = None) ->
         ValueError: for damaged CSV files, a patient in two splits, or reports and images that are missing where
             ``skip_bad`` is not set.
     """
-    options = plain_options(config)
-    done = begin(config.out, options)
-    if done is not None:
-        return done
+    return prepared(config, _gathered, console)
+
+
+def _gathered(config: MimicCxrConfig, console: Console | None) -> Contents:
     link_images(config.out, config.root / "files")
     images, left_out = _images(config)
     missing: dict[str, list[str]] = {"missing report": [], "missing image": []}
@@ -114,7 +114,7 @@ def prepare_mimic_cxr(config: MimicCxrConfig, console: Console | None = None) ->
     if not config.skip_bad:
         refuse(missing, str(config.root))
     data_set = DataSet("MIMIC-CXR", "radiographs", THANKS, "rrg prepare mimic-cxr")
-    return finish(config.out, entries, data_set, options, left_out, console)
+    return Contents(entries, data_set, left_out)
 
 
 def _entries(views: list[_Image], findings: str, kind: Literal["study", "image"]) -> Iterator[Plain]:
@@ -157,10 +157,10 @@ def _images(config: MimicCxrConfig) -> tuple[dict[str, list[_Image]], Counter[st
 
 def _rows(root: Path, kind: str, column: str) -> Iterator[dict[str, str]]:
     """Rows of the newest such CSV file."""
-    found = sorted(p for p in root.iterdir() if re.fullmatch(rf"mimic-cxr-[\d.]+-{kind}\.csv(\.gz)?", p.name))
-    if not found:
+    files = sorted(p for p in root.iterdir() if re.fullmatch(rf"mimic-cxr-[\d.]+-{kind}\.csv(\.gz)?", p.name))
+    if not files:
         raise ValueError(f"{root} has no mimic-cxr-2.0.0-{kind}.csv or .csv.gz; give the folder of MIMIC-CXR-JPG")
-    path = found[-1]
+    path = files[-1]
     opener: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", newline="", encoding="utf-8") as file:  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from optimizers.files import write_bytes, write_json
+from optimizers.files import write_json, write_text
+from rrg.data import SPLITS, BrokenImage, Split
 from rrg.data.annotations import counts, parse
-from rrg.data.images import UNREADABLE, BrokenImage, to_grey
+from rrg.data.images import UNREADABLE, to_grey
 from rrg.data.problems import DamagedAnnotation, summary
-from rrg.data.study import SPLITS, Split
 
 MARK = "preparing.json"
 """Options of a preparation that has begun and not ended."""
@@ -34,6 +34,39 @@ class DataSet:
     command: str
     details: Plain = dataclasses.field(default_factory=dict)
     """Further counts, shown with the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """What a preparation gathered."""
+
+    entries: Mapping[Split, Sequence[Plain]]
+    data_set: DataSet
+    left_out: Mapping[str, int]
+    """How many were left out, by reason."""
+
+
+def prepared(
+    config: Any, gathered: Callable[[Any, Console | None], Contents], console: Console | None, kept: Sequence[str] = ()
+) -> Path:
+    """Make a data set, or go on where it was interrupted, or take it as it was made before.
+
+    Args:
+        config: options of the preparation, with its folder ``out``.
+        gathered: writes the images, and returns what the annotation is made of.
+        console: shows progress and counts if given.
+        kept: as in :func:`begin`.
+
+    Returns:
+        path of the annotation.
+
+    Raises:
+        FileExistsError: as :func:`begin`.
+        DamagedAnnotation: as :func:`finish`.
+    """
+    options = _plain(config)
+    annotation = begin(config.out, options, kept)
+    return annotation or finish(config.out, gathered(config, console), options, console)
 
 
 def begin(out: Path, options: Plain, kept: Sequence[str] = ()) -> Path | None:
@@ -86,29 +119,20 @@ def _compare(out: Path, made: Plain | None, options: Plain) -> None:
         )
 
 
-def finish(
-    out: Path,
-    entries: Mapping[Split, Sequence[Plain]],
-    data_set: DataSet,
-    options: Plain,
-    left_out: Mapping[str, int],
-    console: Console | None = None,
-) -> Path:
+def finish(out: Path, contents: Contents, options: Plain, console: Console | None = None) -> Path:
     """Check the entries and write the annotation.
 
     Args:
         out: the folder.
-        entries: of each split.
-        data_set: what it is.
+        contents: what the annotation holds and says.
         options: that made it.
-        left_out: how many were left out, by reason.
         console: shows the counts if given.
 
     Raises:
         DamagedAnnotation: if an id or a patient is in two splits, a report is empty, or a split has no entry; nothing
             is written.
     """
-    whole: Plain = {split: list(entries.get(split, ())) for split in SPLITS}
+    whole: Plain = {split: list(contents.entries.get(split, ())) for split in SPLITS}
     parsed, problems = parse(whole)
     if problems:
         raise DamagedAnnotation(f"no annotation was written:\n{summary(problems)}", problems)
@@ -116,15 +140,14 @@ def finish(
         if not whole[split]:
             sizes = ", ".join(f"{name} {len(whole[name])}" for name in SPLITS)
             raise DamagedAnnotation(f"no annotation was written: the {split} split is empty ({sizes})")
-    of = counts(parsed)
     whole["info"] = {
-        **dataclasses.asdict(data_set),
+        **dataclasses.asdict(contents.data_set),
         "options": options,
-        "counts": of,
-        "left_out": {reason: n for reason, n in left_out.items() if n},
+        "counts": counts(parsed),
+        "left_out": {reason: n for reason, n in contents.left_out.items() if n},
     }
     annotation = out / "annotation.json"
-    write_bytes(annotation, json.dumps(whole).encode())
+    write_text(annotation, json.dumps(whole))
     (out / MARK).unlink(missing_ok=True)
     if console is not None:
         _show(annotation, whole["info"], console)
@@ -142,7 +165,7 @@ def _show(annotation: Path, info: Plain, console: Console) -> None:
     console.print(f"next: python -m rrg.train --dataset r2gen --annotation {annotation}", markup=False, highlight=False)
 
 
-def plain_options(config: Any) -> Plain:
+def _plain(config: Any) -> Plain:
     """The options of a preparation, without its folder, as JSON has them."""
     plain = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "out"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
@@ -195,8 +218,8 @@ def refuse(problems: Mapping[str, Sequence[str]], what: str) -> None:
     Raises:
         ValueError: if there is any.
     """
-    found = Counter({kind: len(names) for kind, names in problems.items() if names})
-    if found:
+    numbers = Counter({kind: len(names) for kind, names in problems.items() if names})
+    if numbers:
         lines = [f"  {kind}: {n:,} ({', '.join(problems[kind][:3])}{', …' if n > 3 else ''})"
-                 for kind, n in found.most_common()]  # fmt: skip
+                 for kind, n in numbers.most_common()]  # fmt: skip
         raise ValueError("\n".join([f"{what} is not whole:", *lines, "Mend it, or go on without them: --skip-bad"]))

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.progress import track
 
 from optimizers.files import write_bytes
-from rrg.data.images import BrokenImage
-from rrg.data.openi import attribution
+from rrg.data import BrokenImage, Split, attribution
 from rrg.data.problems import is_inside
-from rrg.data.study import Split, split_of
+from rrg.data.study import split_of
 from rrg.files import check_exist
 from rrg.prepare.matching import CHEXPERT, NIH, NO_FINDING, Conditions, match, read_candidates
-from rrg.prepare.output import DataSet, Plain, begin, finish, link_images, plain_options, refuse, shrunk
+from rrg.prepare.output import Contents, DataSet, Plain, link_images, prepared, refuse, shrunk
 
 MATCHED = "radiographs matched to reports by label"
 
@@ -80,10 +79,10 @@ def prepare_pair(config: PairConfig, console: Console | None = None) -> Path:
         ValueError: for a damaged index or annotation, or images that are missing or broken where ``skip_bad`` is not
             set.
     """
-    options = plain_options(config)
-    done = begin(config.out, options, kept=("size",))
-    if done is not None:
-        return done
+    return prepared(config, _gathered, console, kept=("size",))
+
+
+def _gathered(config: PairConfig, console: Console | None) -> Contents:
     names = NIH if config.labels == "nih" else CHEXPERT
     left_out: Counter[str] = Counter()
     folder = config.images or config.index.parent
@@ -107,7 +106,7 @@ def prepare_pair(config: PairConfig, console: Console | None = None) -> Path:
             "image_path": [paths[image.file]], "split": candidate.split,
             "matched": "equal" if candidate.conditions == image.conditions else "nearest",
         })  # fmt: skip
-    return finish(config.out, entries, _data_set(config, entries), options, left_out, console)
+    return Contents(entries, _data_set(config, entries), left_out)
 
 
 def _read_index(index: Path, names: Mapping[str, str], left_out: Counter[str]) -> list[_Image]:

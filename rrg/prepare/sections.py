@@ -34,5 +34,5 @@ def findings_of(text: str) -> str:
         text = text[final[-1].end() :]
     headings = list(_HEADING.finditer(text))
     ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    found = [text[heading.end() : end] for heading, end in zip(headings, ends, strict=False) if heading[1] in FINDINGS]
-    return " ".join(" ".join(found).split())
+    texts = [text[heading.end() : end] for heading, end in zip(headings, ends, strict=False) if heading[1] in FINDINGS]
+    return " ".join(" ".join(texts).split())

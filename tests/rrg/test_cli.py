@@ -8,9 +8,10 @@ import tyro
 from rich.console import Console
 
 from rrg.cli import Command, Prepare
+from rrg.command import shown
 from rrg.compare import CompareConfig
 from rrg.config import TrainConfig, as_json, from_json
-from rrg.errors import TrainingError, shown
+from rrg.errors import TrainingError
 from rrg.evaluate import EvaluateConfig
 from rrg.prepare.pair import PairConfig
 

@@ -6,10 +6,10 @@ import pytest
 
 from rrg import compare as comparing
 from rrg.compare import CompareConfig, compare, variant
-from rrg.comparison import markdown, measured, summarize
 from rrg.config import TrainConfig
 from rrg.errors import TrainingError
-from rrg.model.generator import ModelConfig
+from rrg.metrics.seeds import markdown, measured, summarize
+from rrg.model import ModelConfig
 
 TINY = TrainConfig(
     dataset="phantom",
@@ -66,7 +66,7 @@ def test_the_control_is_always_there_and_runs_are_reused(tmp_path: Path, monkeyp
     table = (tmp_path / "out/compare.md").read_text()
     assert table.count("\n| ") == 4
     assert "linear:task_weights=equal (control)" in table
-    monkeypatch.setattr("rrg.reuse.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("rrg.train.train", lambda *a, **k: pytest.fail("trained again"))
     assert compare(config) == summary
 
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from torch import Tensor
 
 from optimizers.files import write_json
-from rrg.comparison import measured
 from rrg.config import TrainConfig
 from rrg.data.grammar import phantom_studies
 from rrg.data.labels.rules import label
@@ -27,7 +26,8 @@ from rrg.metrics import captions
 from rrg.metrics.clinical import POLICIES, clinical_efficacy, majority
 from rrg.metrics.labeller import RuleLabeller, load_labeller
 from rrg.metrics.nlg import bleu, rouge_l
-from rrg.model.generator import ModelConfig, ReportGenerator
+from rrg.metrics.seeds import measured
+from rrg.model import ModelConfig, ReportGenerator
 from rrg.train import train
 
 MODEL = ModelConfig((8, 16), (1, 1), decoder_width=16, decoder_layers=1, text_layers=1, embedding_width=8,

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rrg.data.corpus import DEVIATION, MEAN, ReportDataset, load
+from rrg.data.corpus import ReportDataset, load
 from rrg.data.grammar import phantom_studies
-from rrg.data.openi import ReportsUnavailable
+from rrg.data.images import DEVIATION, MEAN
 from rrg.data.study import SPLITS, Study, split_of
 from rrg.data.tokenizer import BOS, EOS, Tokenizer
+from rrg.errors import ReportsUnavailable
 from rrg.training.batches import StepSampler, loader
 
 TOKENIZER = Tokenizer.learn([s.report for s in phantom_studies(100)], 400)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rrg.data import openi
-from rrg.data.openi import MEMBER, ReportsUnavailable, clean, fetch, read_reports
+from rrg.data.openi import MEMBER, clean, fetch, read_reports
+from rrg.errors import ReportsUnavailable
 
 
 def xml(identifier: str, findings: str, impression: str = "", mesh: tuple[str, ...] = ("normal",)) -> bytes:

@@ -11,7 +11,7 @@ from rrg.config import TrainConfig
 from rrg.data.corpus import ReportDataset
 from rrg.data.grammar import phantom_studies
 from rrg.data.tokenizer import BOS, EOS, Tokenizer
-from rrg.model.generator import TASKS, ModelConfig, ReportGenerator
+from rrg.model import TASKS, ModelConfig, ReportGenerator
 from rrg.model.tasks import report_loss, task_losses
 from rrg.training.activation_memory import prepared
 from rrg.training.setup import build_model

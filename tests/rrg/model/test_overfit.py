@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rrg.config import TrainConfig
-from rrg.model.generator import ModelConfig
+from rrg.model import ModelConfig
 from rrg.train import train
 from rrg.training.setup import load_corpus
 

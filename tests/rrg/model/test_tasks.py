@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from rrg.data.grammar import phantom_studies
 from rrg.data.study import LabelState
-from rrg.model.generator import ModelConfig
+from rrg.model import ModelConfig
 from rrg.model.retrieval import RetrievalMemory, Retrieved
 from rrg.model.tasks import alignment_loss, condition_loss, report_loss, retrieval_loss
 from rrg.training.setup import log_frequencies

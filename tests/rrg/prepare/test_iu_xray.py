@@ -21,8 +21,8 @@ from rich.console import Console
 
 from rrg.data.archives import DamagedArchive, members
 from rrg.data.corpus import load
-from rrg.data.openi import ReportsUnavailable
 from rrg.data.study import SPLITS, split_of
+from rrg.errors import ReportsUnavailable
 from rrg.prepare import iu_xray
 from rrg.prepare.iu_xray import IuXrayConfig, prepare_iu_xray
 

@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from rrg.data.labels.agreement import AgreementConfig, agreement, cli, markdown
-from rrg.data.openi import RawReport, ReportsUnavailable, read_reports
+from rrg.data.openi import RawReport, read_reports
 from rrg.data.study import CONDITIONS
+from rrg.errors import ReportsUnavailable
 
 PAGE = Path(__file__).parents[3] / "book" / "labeller.md"
 TEXTS = ["cardiomegaly", "clear lungs", "cardiomegaly", "clear lungs", "cardiomegaly"]

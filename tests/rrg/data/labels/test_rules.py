@@ -1,8 +1,8 @@
 import pytest
 
 from rrg.data.grammar import phantom_studies
-from rrg.data.labels.rules import label, label_findings, mesh_findings, mesh_labels
-from rrg.data.study import CONDITIONS, Finding, LabelState
+from rrg.data.labels.rules import label
+from rrg.data.study import CONDITIONS, LabelState
 
 P, N, U, B = LabelState.POSITIVE, LabelState.NEGATIVE, LabelState.UNCERTAIN, LabelState.BLANK
 
@@ -54,26 +54,3 @@ def test_a_labeller_without_negation_would_be_caught() -> None:
     studies = phantom_studies(200, seed=7)
     changed = [label(s.report.replace("no ", "")) != s.labels for s in studies]
     assert sum(changed) > 50
-
-
-def test_mesh() -> None:
-    assert mesh_labels(["normal"]) == {"No Finding"}
-    assert mesh_labels(["thickening/pleura/apex"]) == {"Pleural Other"}
-    assert mesh_labels(["cardiac shadow/enlarged/mild"]) == {"Cardiomegaly"}
-    assert mesh_labels(["scoliosis"]) == frozenset()
-    assert mesh_findings(["opacity/lung/upper lobe/left/patchy"]) == (Finding("Lung Opacity", "left", "upper", 0.6),)
-    assert mesh_findings(["nodule/lung/bilateral/severe"])[0].side == "both"
-    assert mesh_findings(["scoliosis/mild"]) == ()
-
-
-def test_findings_from_labels() -> None:
-    states = [B] * 14
-    states[1], states[13] = P, P
-    assert label_findings(states) == (Finding("Cardiomegaly"),)
-
-
-def test_findings_are_checked() -> None:
-    with pytest.raises(ValueError, match="'Flu' is none of"):
-        Finding("Flu")
-    with pytest.raises(ValueError, match=r"severity of Edema must lie in \(0, 1\], got 2"):
-        Finding("Edema", severity=2)
