@@ -11,14 +11,14 @@
     torchjd                             TorchJD's aggregators by name, and CAME-Grad as one of its own
     testing                             a conformance suite for aggregators, with hypothesis strategies
     oracle                              cvxpy's answer to the same problems
+    __version__                         of the installed distribution, sde-mtl
 
 Aggregators share one signature, ``aggregator(gramian, task_weights) -> coefficients``, and accept any
 leading batch dimensions.
 """
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optimizers.aggregators._aligned_mtl import aligned_mtl
 from optimizers.aggregators._cagrad import cagrad
@@ -40,6 +40,8 @@ from optimizers.training import CAMEGrad, GradientMemory, MultiTaskOptimizer, St
 
 if TYPE_CHECKING:
     from optimizers import oracle
+
+__version__: str
 
 __all__ = [
     "CAMEGrad",
@@ -76,8 +78,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    """Import :mod:`optimizers.oracle`, and cvxpy with it, when it is first used."""
+def __getattr__(name: str) -> Any:
+    """Import :mod:`optimizers.oracle`, and cvxpy with it, and look up the version when they are first used."""
     if name == "oracle":
         return importlib.import_module("optimizers.oracle")
+    if name == "__version__":
+        return importlib.import_module("optimizers._version").installed_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

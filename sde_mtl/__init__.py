@@ -9,8 +9,10 @@ EulerMaruyama                       any SDE of your own
 simulate                            many paths of either: moments, chosen paths, first passages, occupation
 theory                              one module a statement: derivation, prediction, check
 read_log, analyze                   gradient logs of real training runs
+__version__                         of the installed distribution, sde-mtl
 """
 
+import optimizers
 from optimizers.aggregators.by_name import AGGREGATORS, aggregator
 from sde_mtl.gradient_logs.analysis import LogAnalysis, analyze
 from sde_mtl.gradient_logs.reader import GradientLog, GradientLogError, read_log
@@ -22,6 +24,8 @@ from sde_mtl.simulation._simulate import DivergedWarning, Ensemble, simulate
 from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama
 from sde_mtl.simulation.state import CheckpointError
+
+__version__: str
 
 __all__ = [
     "AGGREGATORS",
@@ -46,3 +50,10 @@ __all__ = [
     "read_log",
     "simulate",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """The version, looked up when it is asked for."""
+    if name == "__version__":
+        return optimizers.__version__
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
