@@ -12,12 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
+
+
+class CodeFiles(IndexDataCacheFile):
+    """Compiled code on disk, in files named by the types for which it was compiled.
+
+    Numba numbers them: of two processes that compile a function for different types at the same time, both can take the
+    number 1, and one then runs the code of the other.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        types = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        self._data_name_pattern = f"{Path(self._index_name).stem}.{types}.{{number:d}}.nbc"
+        super().save(key, data)
 
 
 def kernel(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function of numbers and numpy arrays; ``options`` are numba's."""
     dispatcher = njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-    dispatcher._cache._cache_file._source_stamp = source_stamp(function.__module__)
+    kept = dispatcher._cache
+    kept._cache_file = CodeFiles(kept._cache_path, kept._impl.filename_base, source_stamp(function.__module__))
     return dispatcher
 
 

@@ -11,6 +11,7 @@ import torch
 import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import IndexDataCacheFile
 from torch import Tensor
 
 from optimizers import came_grad, came_grad_coefficients, came_grad_stages, solve_dual
@@ -19,6 +20,7 @@ from optimizers.dual.batched import solve_batch
 from optimizers.gradients.checks import check_gramian
 from optimizers.kernels.came_grad import stage_rows
 from optimizers.kernels.cholesky import append, delete
+from optimizers.kernels.compiled import CodeFiles
 from optimizers.kernels.dual import SOLVED, solve_rows
 from optimizers.kernels.validity import is_gramian
 
@@ -234,3 +236,23 @@ def test_an_edit_of_any_kernel_makes_others_compile_anew(folder: str, tmp_path: 
     assert index.stat().st_mtime_ns == kept, "an unchanged kernel must not be compiled again"
     callee.write_text(called.format(10))
     assert subprocess.check_output(command, env=environment) == b"11\n"
+
+
+@pytest.mark.parametrize(("files", "safe"), [(CodeFiles, True), (IndexDataCacheFile, False)])
+def test_processes_that_compile_at_once_keep_their_own_code(
+    files: type[IndexDataCacheFile], safe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw an empty folder, and the second writes between the two writes of the first. Numba alone mixes them up."""
+    first, second = (files(str(tmp_path), "function", "stamp") for _ in range(2))
+    write = first._save_data
+
+    def after_the_second(name: str, data: str) -> None:
+        monkeypatch.setattr(second, "_load_index", dict)
+        second.save("float32", "code for float32")
+        monkeypatch.undo()
+        write(name, data)
+
+    monkeypatch.setattr(first, "_save_data", after_the_second)
+    first.save("float64", "code for float64")
+    assert files(str(tmp_path), "function", "stamp").load("float64") in (None, "code for float64")
+    assert (files(str(tmp_path), "function", "stamp").load("float32") == "code for float32") == safe
