@@ -1,5 +1,7 @@
 # make demo   the whole line: real reports, two training runs, analysis, out/demo/report.html
-# make test   the tests
+# make test   the tests, on all cores (PYTEST_WORKERS=0: in one process)
+# make slow   the slow ones
+# make lint   ruff, mypy and the small checks of .pre-commit-config.yaml
 # make book   executes and builds the book, strictly, and checks it: out/book/html/index.html
 # make bench  speed beside every peer, eleven minutes alone on the machine: benchmarks/results/speed-DEVICE.md
 # Each sets up .venv on first use.
@@ -11,6 +13,9 @@ READY := $(VENV)/.ready
 BOOK_READY := $(VENV)/.ready-book
 BOOK := out/book
 PEERS := $(VENV)/.peers
+PYTEST_WORKERS ?= auto
+# Each worker imports everything, 0.9 GB; more than eight spend longer on that than they save.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on --constraint constraints.txt
 
 .PHONY: demo test slow book bench lint clean
@@ -19,10 +24,10 @@ demo: $(READY)
 	$(BIN)/python -m rrg.demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 # _build is Jupyter Book's; executed cells are kept there, so that a second build takes seconds.
 book: $(BOOK_READY)
@@ -32,9 +37,8 @@ book: $(BOOK_READY)
 	@echo "Read it: open $(BOOK)/html/index.html in a browser; no network is needed."
 
 lint: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	PATH="$(abspath $(BIN)):$$PATH" PRE_COMMIT_HOME="$(abspath $(VENV))/pre-commit" \
+		pre-commit run --all-files --show-diff-on-failure
 
 bench: $(PEERS)
 	$(BIN)/python benchmarks/run_all.py

@@ -1,5 +1,7 @@
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by numpy's and torch's libraries as they load, and in subprocesses
+
 import hypothesis
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 hypothesis.settings.register_profile("default", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-torch.set_num_threads(1)  # more threads only wait for each other on small operations, and long on a busy machine
+torch.set_num_threads(1)  # a process is a worker of several: more threads would only wait for each other
 
 
 @pytest.fixture(autouse=True)
