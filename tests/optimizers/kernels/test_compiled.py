@@ -242,7 +242,7 @@ def test_an_edit_of_any_kernel_makes_others_compile_anew(folder: str, tmp_path: 
 def test_processes_that_compile_at_once_keep_their_own_code(
     files: type[IndexDataCacheFile], safe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both saw an empty folder, and the second writes between the two writes of the first. Numba alone mixes them up."""
+    """Both saw an empty folder; the second writes between the two writes of the first. Numba alone mixes them up."""
     first, second = (files(str(tmp_path), "function", "stamp") for _ in range(2))
     write = first._save_data
 
