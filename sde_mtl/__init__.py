@@ -19,7 +19,7 @@ from sde_mtl.gradient_logs.reader import GradientLog, GradientLogError, read_log
 from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
 from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation._simulate import DivergedWarning, Ensemble, simulate
 from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sde_mtl.problems.quadratic import Problem
-from sde_mtl.random.normals import normals
+from sde_mtl.random._normals import normals
 
 
 class EmpiricalNoise:

@@ -18,7 +18,7 @@ from optimizers.aggregators.base import Aggregator
 from optimizers.kernels.threads import in_threads
 from sde_mtl.problems.landscapes import FLOOR, CAGradToy, DoubleWell
 from sde_mtl.problems.quadratic import Problem, Quadratic
-from sde_mtl.random.normals import MASK, AdditiveNoise, key_words
+from sde_mtl.random._normals import MASK, AdditiveNoise, key_words
 from sde_mtl.simulation.dynamics import Dynamics, LinearSDE, Recursion
 
 DIVERGED = 1e12

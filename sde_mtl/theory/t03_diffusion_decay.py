@@ -29,7 +29,7 @@ from scipy.linalg import expm, solve_continuous_lyapunov, solve_discrete_lyapuno
 
 from optimizers import linear
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation._simulate import Ensemble, simulate
 from sde_mtl.simulation.dynamics import LinearSDE, Recursion
 from sde_mtl.theory.check import Check, require

@@ -27,7 +27,7 @@ from scipy.integrate import quad
 
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.problems.landscapes import DoubleWell
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation._simulate import Ensemble, simulate
 from sde_mtl.simulation.dynamics import Recursion
 from sde_mtl.theory.check import Check, require

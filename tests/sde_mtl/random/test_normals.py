@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sde_mtl.random.normals import AdditiveNoise, normals, philox
+from sde_mtl.random._normals import AdditiveNoise, normals, philox
 
 KNOWN_ANSWERS = [
     ((0, 0, 0, 0), 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),

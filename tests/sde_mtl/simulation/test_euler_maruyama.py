@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise, normals
+from sde_mtl.random._normals import AdditiveNoise, normals
 from sde_mtl.simulation._simulate import simulate
 from sde_mtl.simulation.dynamics import LinearSDE
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama

@@ -14,7 +14,7 @@ from torch import Tensor
 from optimizers import came_grad_coefficients, linear, mgda
 from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation._simulate import simulate
 from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.fused import FusedSteps, fuse

@@ -11,7 +11,7 @@ from optimizers import came_grad_coefficients, linear
 from optimizers.aggregators.by_name import AGGREGATORS, aggregator
 from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation._simulate import BLOCK, DivergedWarning, simulate
 from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
 from sde_mtl.simulation.state import CheckpointError

@@ -9,7 +9,7 @@ import torch
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.cli import main
 from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random.normals import AdditiveNoise
+from sde_mtl.random._normals import AdditiveNoise
 from sde_mtl.simulation import sweep as sweep_module
 from sde_mtl.simulation._simulate import simulate
 from sde_mtl.simulation.dynamics import Recursion
