@@ -16,14 +16,17 @@ import optimizers
 from optimizers.aggregators.by_name import AGGREGATORS, aggregator
 from sde_mtl.gradient_logs.analysis import LogAnalysis, analyze
 from sde_mtl.gradient_logs.reader import GradientLog, GradientLogError, read_log
-from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
-from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
-from sde_mtl.simulation._simulate import DivergedWarning, Ensemble, simulate
-from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
-from sde_mtl.simulation.euler_maruyama import EulerMaruyama
-from sde_mtl.simulation.state import CheckpointError
+from sde_mtl.problems import AdditiveNoise, CAGradToy, DoubleWell, FiniteSumRegression, MinibatchNoise, Quadratic
+from sde_mtl.simulation import (
+    CheckpointError,
+    DivergedWarning,
+    EffectiveSDE,
+    Ensemble,
+    EulerMaruyama,
+    LinearSDE,
+    Recursion,
+    simulate,
+)
 
 __version__: str
 

@@ -21,11 +21,9 @@ from sde_mtl.claims import CLAIMS
 from sde_mtl.figures import GALLERY
 from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLogError, analyze, read_log, verdicts
 from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, verdict_table
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise, Quadratic
 from sde_mtl.report import write_report
-from sde_mtl.simulation._simulate import recorded_steps, simulate
-from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
+from sde_mtl.simulation import Dynamics, EffectiveSDE, LinearSDE, Recursion, recorded_steps, simulate
 from sde_mtl.simulation.sweep import read_sweep, run_sweep
 from sde_mtl.theory import FULL, STATEMENTS, Check
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck

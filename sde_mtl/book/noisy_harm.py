@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from matplotlib.patches import Ellipse
 from numpy.typing import ArrayLike, NDArray
 
 from sde_mtl.figures.style import BLUE, COLOURS, GREY, canvas
-from sde_mtl.simulation._simulate import Ensemble
+from sde_mtl.simulation import Ensemble
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 
 Array = NDArray[np.float64]

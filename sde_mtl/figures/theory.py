@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from sde_mtl.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, canvas
-from sde_mtl.simulation._simulate import Ensemble
+from sde_mtl.simulation import Ensemble
 from sde_mtl.theory.t02_drift_deviation import Deviation
 from sde_mtl.theory.t06_resting_points import PhaseDiagram, boundaries
 from sde_mtl.theory.t10_escape import rate_ratio

@@ -23,8 +23,7 @@ from optimizers.aggregators.by_name import aggregator
 from sde_mtl.gradient_logs._bootstrap import Interval, bootstrap
 from sde_mtl.gradient_logs.local_model import EmpiricalNoise, LocalModel
 from sde_mtl.gradient_logs.reader import FrozenSet
-from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.dynamics import EffectiveSDE, Recursion, aggregate
+from sde_mtl.simulation import EffectiveSDE, Recursion, aggregate, simulate
 
 Array = NDArray[np.float64]
 SAMPLES = 1000

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sde_mtl.problems.quadratic import Problem
-from sde_mtl.random._normals import normals
+from sde_mtl.problems import Problem
+from sde_mtl.random import normals
 
 
 class EmpiricalNoise:

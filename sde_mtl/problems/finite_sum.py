@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sde_mtl.problems.quadratic import Problem
-from sde_mtl.random._normals import normals, philox
+from sde_mtl.random import normals, philox
 
 
 class FiniteSumRegression:

@@ -1,4 +1,4 @@
-"""Philox4x32-10 and Box–Muller as compiled kernels: :func:`sde_mtl.random._normals.normals` on the CPU, many lanes at
+"""Philox4x32-10 and Box–Muller as compiled kernels: :func:`sde_mtl.random.normals` on the CPU, many lanes at
 once.
 
 Import only where called: numba compiles on first use and keeps the result on disk.
@@ -19,7 +19,7 @@ WORD = np.uint64(32)
 
 @inlined
 def philox(x0, x1, x2, x3, key0, key1):  # type: ignore[no-untyped-def]
-    """Four words from four counter words and two key words, all uint32; see :func:`sde_mtl.random._normals.philox`."""
+    """Four words from four counter words and two key words, all uint32; see :func:`sde_mtl.random.philox`."""
     for _ in range(10):
         first, second = np.uint64(x0) * MULTIPLIER0, np.uint64(x2) * MULTIPLIER1
         x0, x1, x2, x3 = (

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from optimizers import gramian
 from optimizers.aggregators.base import Aggregator
-from sde_mtl.problems.quadratic import Problem, Quadratic
-from sde_mtl.random._normals import AdditiveNoise, GradientNoise, normals_in_pairs
+from sde_mtl.problems import AdditiveNoise, GradientNoise, Problem, Quadratic
+from sde_mtl.random import normals_in_pairs
 
 DIFFERENCE = 1e-4
 """Size of the central differences of F, relative to the largest gradient entry."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from sde_mtl.random._normals import normals
+from sde_mtl.random import normals
 
 Field = Callable[[Tensor], Tensor]
 """θ (n, d) to a value for each path."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from optimizers import came_grad_coefficients, linear
 from optimizers.aggregators.base import Aggregator
 from optimizers.kernels.threads import in_threads
-from sde_mtl.problems.landscapes import FLOOR, CAGradToy, DoubleWell
-from sde_mtl.problems.quadratic import Problem, Quadratic
-from sde_mtl.random._normals import MASK, AdditiveNoise, key_words
+from sde_mtl.problems import AdditiveNoise, CAGradToy, DoubleWell, Problem, Quadratic
+from sde_mtl.problems.landscapes import FLOOR
+from sde_mtl.random import MASK, key_words
 from sde_mtl.simulation.dynamics import Dynamics, LinearSDE, Recursion
 
 DIVERGED = 1e12

@@ -59,7 +59,7 @@ def advance_linear(theta, alive, first_path, step, count, keys, bound, drift, no
         keys: two uint32.
         bound: of every |coordinate|.
         drift: b (d,), then A (d, d) as values, columns, starts, in theta's dtype.
-        noise: number of normals, whether they come as :func:`sde_mtl.random._normals.normals_in_pairs`, then B (d, ·) as
+        noise: number of normals, whether they come as :func:`sde_mtl.random.normals_in_pairs`, then B (d, ·) as
             values, columns, starts.
     """
     offset, drift_values, drift_columns, drift_starts = drift

@@ -43,10 +43,16 @@ import torch
 from rich.progress import Progress
 
 from optimizers.aggregators.by_name import aggregator
-from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
-from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
-from sde_mtl.problems.quadratic import Problem, Quadratic
-from sde_mtl.random._normals import AdditiveNoise, GradientNoise
+from sde_mtl.problems import (
+    AdditiveNoise,
+    CAGradToy,
+    DoubleWell,
+    FiniteSumRegression,
+    GradientNoise,
+    MinibatchNoise,
+    Problem,
+    Quadratic,
+)
 from sde_mtl.simulation._simulate import DivergedWarning, recorded_steps, simulate
 from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optimizers import came_grad_stages, gramian
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise
 
 Options = dict[str, float]
 

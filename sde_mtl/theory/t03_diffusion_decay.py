@@ -28,10 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm, solve_continuous_lyapunov, solve_discrete_lyapunov
 
 from optimizers import linear
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
-from sde_mtl.simulation._simulate import Ensemble, simulate
-from sde_mtl.simulation.dynamics import LinearSDE, Recursion
+from sde_mtl.problems import AdditiveNoise, Quadratic
+from sde_mtl.simulation import Ensemble, LinearSDE, Recursion, simulate
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]

@@ -38,7 +38,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.sensitivity import linearize
 

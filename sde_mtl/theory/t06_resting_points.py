@@ -38,7 +38,7 @@ import torch
 from numpy.typing import NDArray
 
 from optimizers import came_grad, came_grad_coefficients, gramian
-from sde_mtl.problems.quadratic import Quadratic
+from sde_mtl.problems import Quadratic
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]

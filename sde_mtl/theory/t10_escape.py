@@ -26,10 +26,8 @@ from numpy.typing import NDArray
 from scipy.integrate import quad
 
 from optimizers.aggregators.by_name import aggregator
-from sde_mtl.problems.landscapes import DoubleWell
-from sde_mtl.random._normals import AdditiveNoise
-from sde_mtl.simulation._simulate import Ensemble, simulate
-from sde_mtl.simulation.dynamics import Recursion
+from sde_mtl.problems import AdditiveNoise, DoubleWell
+from sde_mtl.simulation import Ensemble, Recursion, simulate
 from sde_mtl.theory.check import Check, require
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ import sympy
 import torch
 from numpy.typing import NDArray
 
-from sde_mtl.random._normals import normals
+from sde_mtl.random import normals
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 

@@ -13,7 +13,7 @@ import sympy
 import torch
 
 from optimizers import came_grad
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.sensitivity import linearize
 from sde_mtl.theory.t04_effective_diffusion import pair

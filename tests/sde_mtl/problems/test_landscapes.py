@@ -3,8 +3,7 @@ import torch
 from torch import Tensor
 
 from optimizers import cagrad, came_grad_coefficients, gramian, linear
-from sde_mtl.problems.finite_sum import FiniteSumRegression
-from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
+from sde_mtl.problems import CAGradToy, DoubleWell, FiniteSumRegression
 
 PROBLEMS = [
     CAGradToy(),

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizers.kernels.compiled import kernel
-from sde_mtl.random import philox_kernel
+from sde_mtl.random import normals, philox, philox_kernel, portable_normals
 from sde_mtl.random.box_muller import box_muller
-from sde_mtl.random._normals import normals, philox, portable_normals
 
 WORD = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 2**31, 2**32 - 1])
 SEED = st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**32 - 1, 2**32, 2**64 - 1])

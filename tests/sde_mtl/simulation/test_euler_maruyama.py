@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise, normals
-from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.dynamics import LinearSDE
-from sde_mtl.simulation.euler_maruyama import EulerMaruyama
+from sde_mtl.problems import AdditiveNoise, Quadratic
+from sde_mtl.random import normals
+from sde_mtl.simulation import EulerMaruyama, LinearSDE, simulate
 
 DRIFT = torch.tensor([[1.0, 0.4], [-0.2, 2.0]]).double()
 FACTOR = torch.tensor([[0.5, 0.0, 0.2], [0.1, 0.3, 0.0]]).double()

@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from optimizers import came_grad_coefficients, linear, mgda
-from sde_mtl.problems.landscapes import CAGradToy, DoubleWell
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
-from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion
-from sde_mtl.simulation.fused import FusedSteps, fuse
+from sde_mtl.problems import AdditiveNoise, CAGradToy, DoubleWell, Quadratic
+from sde_mtl.simulation import Dynamics, EffectiveSDE, FusedSteps, LinearSDE, Recursion, fuse, simulate
 from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 
 RULES = [linear, came_grad_coefficients, partial(came_grad_coefficients, nu=0.7, kappa=1.2, rho=0.3),

@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 
 from optimizers import came_grad_coefficients, linear
 from optimizers.aggregators.by_name import AGGREGATORS, aggregator
-from sde_mtl.problems.finite_sum import FiniteSumRegression, MinibatchNoise
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
-from sde_mtl.simulation._simulate import BLOCK, DivergedWarning, simulate
-from sde_mtl.simulation.dynamics import EffectiveSDE, LinearSDE, Recursion
-from sde_mtl.simulation.state import CheckpointError
+from sde_mtl.problems import AdditiveNoise, FiniteSumRegression, MinibatchNoise, Quadratic
+from sde_mtl.simulation import CheckpointError, DivergedWarning, EffectiveSDE, LinearSDE, Recursion, simulate
+from sde_mtl.simulation._simulate import BLOCK
 from sde_mtl.theory.sensitivity import linearize
 from sde_mtl.theory.t12_bias import predicted_bias
 

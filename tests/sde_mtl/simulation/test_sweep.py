@@ -8,11 +8,9 @@ import torch
 
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.cli import main
-from sde_mtl.problems.quadratic import Quadratic
-from sde_mtl.random._normals import AdditiveNoise
+from sde_mtl.problems import AdditiveNoise, Quadratic
+from sde_mtl.simulation import Recursion, simulate
 from sde_mtl.simulation import sweep as sweep_module
-from sde_mtl.simulation._simulate import simulate
-from sde_mtl.simulation.dynamics import Recursion
 from sde_mtl.simulation.sweep import SweepError, read_sweep, run_point, run_sweep
 
 assert sweep_module.__doc__
