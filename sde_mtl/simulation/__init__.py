@@ -9,8 +9,9 @@ fuse                                the compiled steps of a dynamics, where ther
 Grids of simulations are in :mod:`sde_mtl.simulation.sweep`, which needs pyarrow.
 """
 
-from sde_mtl.simulation._simulate import DivergedWarning, Ensemble, recorded_steps, simulate
+from sde_mtl.simulation._simulate import DivergedWarning, recorded_steps, simulate
 from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recursion, aggregate
+from sde_mtl.simulation.ensemble import Ensemble
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama
 from sde_mtl.simulation.fused import FusedSteps, fuse
 from sde_mtl.simulation.state import CheckpointError

@@ -1,13 +1,11 @@
 """Run many paths at once; keep their moments, chosen paths, first passages and occupation, not every path."""
 
 import hashlib
-import math
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -15,8 +13,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from sde_mtl.simulation.dynamics import Dynamics
-from sde_mtl.simulation.fused import fuse
-from sde_mtl.simulation.state import State
+from sde_mtl.simulation.ensemble import Ensemble
+from sde_mtl.simulation.fused import DIVERGED, FusedSteps, fuse
+from sde_mtl.simulation.state import Checkpoint, State
 
 BLOCK = 2048
 """Paths advanced together on the CPU. In torch, blocks are always full and begin at multiples of BLOCK, so that a path
@@ -30,61 +29,6 @@ Region = Callable[[Tensor], Tensor]
 
 class DivergedWarning(UserWarning):
     """Some paths left every bound; the results describe the others."""
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """What is kept of many paths; moments are float64 over the paths that did not diverge.
-
-    Attributes:
-        steps: (R,) int64 recorded step numbers; 0 is the start.
-        times: (R,) steps times the dynamics' time step.
-        horizon: steps simulated.
-        time_step: of the dynamics.
-        mean: (R, d).
-        covariance: (R, d, d), unbiased.
-        paths: paths that the moments describe.
-        diverged: paths left out because a coordinate exceeded 1e12 or became NaN.
-        kept: (k, R, d) chosen paths at the recorded steps, NaN after divergence.
-        passage: (N,) int64 first step inside the target, −1 where it was not reached; None without a target. N counts
-            every path, diverged ones too.
-        occupation: (N,) share of the steps 1 … n inside the region, NaN for diverged paths; None without a region.
-    """
-
-    steps: Tensor
-    times: Tensor
-    horizon: int
-    time_step: float
-    mean: Tensor
-    covariance: Tensor
-    paths: int
-    diverged: int
-    kept: Tensor
-    passage: Tensor | None
-    occupation: Tensor | None
-
-    def mean_error(self) -> Tensor:
-        """Standard error of each mean, (R, d)."""
-        return (self.covariance.diagonal(dim1=-2, dim2=-1) / self.paths).sqrt()
-
-    def covariance_error(self) -> Tensor:
-        """Standard error of each covariance entry for Gaussian θ, √((C_ij² + C_iiC_jj)/(n−1)), (R, d, d)."""
-        variance = self.covariance.diagonal(dim1=-2, dim2=-1)
-        product = variance[..., :, None] * variance[..., None, :]
-        return ((self.covariance**2 + product) / (self.paths - 1)).sqrt()
-
-    def passage_rate(self) -> tuple[float, float]:
-        """Arrivals per unit of time spent outside the target, and its standard error; NaN if all paths begin inside.
-
-        The maximum-likelihood rate of exponential passage times when some paths have not arrived (censored).
-        """
-        if self.passage is None:
-            raise ValueError("simulate without target= records no first passages")
-        spent = torch.where(self.passage >= 0, self.passage, self.horizon).sum().item() * self.time_step
-        if spent == 0:
-            return math.nan, math.nan
-        count = int((self.passage > 0).sum())
-        return count / spent, max(count, 1) ** 0.5 / spent
 
 
 def simulate(
@@ -149,8 +93,43 @@ def simulate(
         >>> ensemble.passage.unique()  # −0.5(1 − 0.6^n) < −0.4 from n = 4 on
         tensor([4])
     """
+    device = torch.device(device)
     start = torch.as_tensor(initial, dtype=torch.float64)
     recorded = sorted({steps} if record is None else set(record))
+    _check(dynamics, start, steps, paths, recorded, keep, dtype)
+    begin = start.to(device, dtype).expand(BLOCK if device.type == "cpu" else DEVICE_BLOCK, -1)
+    run = _Run(dynamics, begin, steps, paths, seed, recorded, keep, target, region)
+    file = Checkpoint(checkpoint, run.fingerprint, checkpoint_seconds)
+    state = file.load(device) or run.first_state()
+    report = _reporter(progress, run, state)
+    advance = run.stepper()
+    for block in run.remaining_blocks(state):
+        while state.step <= steps:
+            run.record(state, block)
+            count = advance(state, block) if state.step < steps else 1
+            state.step += count
+            report(count)
+            file.save_if_due(state)
+        state.finish_block(begin, block.within)
+    file.remove()
+    if state.diverged:
+        warnings.warn(
+            f"{state.diverged} of {paths} paths diverged and are left out; lower the learning rate",
+            DivergedWarning,
+            stacklevel=2,
+        )
+    return run.result(state)
+
+
+def _check(
+    dynamics: Dynamics,
+    start: Tensor,
+    steps: int,
+    paths: int,
+    recorded: Sequence[int],
+    keep: Sequence[int],
+    dtype: torch.dtype,
+) -> None:
     for name, value, least in (("steps", steps, 1), ("paths", paths, 2)):
         if value < least:
             raise ValueError(f"{name} = {value} must be at least {least}")
@@ -160,86 +139,127 @@ def simulate(
         raise ValueError(f"initial must be {dynamics.dimension} finite numbers, got {start.tolist()}")
     if any(not 0 <= path < paths for path in keep):
         raise ValueError(f"keep = {list(keep)} must be path numbers in 0 … {paths - 1}")
-
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
 
-    device = torch.device(device)
-    block = BLOCK if device.type == "cpu" else DEVICE_BLOCK
-    begin = start.to(device, dtype).expand(block, -1)
-    state = State.begin(begin, recorded, paths, len(keep), target is not None, region is not None)
-    mark = ""
-    if checkpoint is not None:
-        settings = [steps, paths, recorded, list(keep), target is None, region is None, str(dtype), device.type]
-        mark = _fingerprint(dynamics, begin, seed, settings)
-        if checkpoint.exists():
-            state = State.load(checkpoint, mark, device)
-    task = None
-    if progress is not None:
-        done = state.block * (steps + 1) + state.step
-        task = progress.add_task("paths", total=-(-paths // block) * (steps + 1), completed=done)
-    fused = fuse(dynamics, dtype) if device.type == "cpu" else None
-    at_most = 1 if fused is None or target is not None or region is not None else fused.steps_per_call(block)
-    saved = time.monotonic()
-    while state.block * block < paths:
-        first = state.block * block
-        numbers = torch.arange(first, first + block, device=device)
-        within = slice(first, min(first + block, paths))
-        size = within.stop - first
-        here = [(at, path - first) for at, path in enumerate(keep) if first <= path < within.stop]
-        while state.step <= steps:
-            step, theta = state.step, state.theta
-            if step in recorded:
-                state.snapshots.append(theta[:size].to("cpu", torch.float64, copy=True))
-                for slot, lane in here:
-                    state.kept[slot, recorded.index(step)] = theta[lane] if state.alive[lane] else torch.nan
-            if target is not None:
-                inside = target(theta)[:size].cpu()
-                new = inside & (state.passage[within] < 0) & state.alive[:size].cpu()
-                state.passage[within][new] = step
-            if region is not None and step > 0:
-                state.occupation[within] += region(theta)[:size].cpu()
-            count = 1
-            if step < steps:
-                count = min(at_most, next(later for later in [*recorded, steps] if later > step) - step)
-                state.advance(dynamics, fused, numbers, size, count, seed)
-            state.step += count
-            if progress is not None and task is not None:
-                progress.advance(task, count)
-            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                state.save(checkpoint, mark)
-                saved = time.monotonic()
-        state.finish_block(begin, within)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    if state.diverged:
-        warnings.warn(
-            f"{state.diverged} of {paths} paths diverged and are left out; lower the learning rate",
-            DivergedWarning,
-            stacklevel=2,
+
+@dataclass(frozen=True)
+class _Block:
+    """Paths that advance together.
+
+    Attributes:
+        numbers: (block,) path numbers on the device; the last block's go past the last path.
+        within: those that were asked for.
+        kept: slot and place in the block of each path that is kept.
+    """
+
+    numbers: Tensor
+    within: slice
+    kept: list[tuple[int, int]]
+
+    @property
+    def size(self) -> int:
+        """How many were asked for; they come first."""
+        return int(self.within.stop - self.within.start)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What was asked for; ``begin`` is the start of every path of a block, the others are arguments of simulate."""
+
+    dynamics: Dynamics
+    begin: Tensor
+    steps: int
+    paths: int
+    seed: int
+    recorded: list[int]
+    keep: Sequence[int]
+    target: Region | None
+    region: Region | None
+
+    def first_state(self) -> State:
+        observed = self.target is not None, self.region is not None
+        return State.begin(self.begin, self.recorded, self.paths, len(self.keep), *observed)
+
+    def fingerprint(self) -> str:
+        """Of the arguments and of two steps of the first block: other dynamics, noise or options move it otherwise."""
+        begin, unwatched = self.begin, [self.target is None, self.region is None]
+        settings = [self.steps, self.paths, self.recorded, list(self.keep), *unwatched, str(begin.dtype)]
+        settings.append(begin.device.type)
+        theta, numbers = begin.clone(memory_format=torch.contiguous_format), torch.arange(len(begin)).to(begin.device)
+        for step in range(2):
+            theta = self.dynamics.advance(theta, numbers, step, self.seed)
+        told = f"{type(self.dynamics).__name__} {self.dynamics.time_step} {begin[0].tolist()} {self.seed} {settings}"
+        return hashlib.sha256(told.encode() + theta.cpu().numpy().tobytes()).hexdigest()
+
+    def remaining_blocks(self, state: State) -> Iterator[_Block]:
+        """The state's block and those after it; the caller takes the state to the next one."""
+        length = len(self.begin)
+        while (first := state.block * length) < self.paths:
+            within = slice(first, min(first + length, self.paths))
+            kept = [(slot, path - first) for slot, path in enumerate(self.keep) if first <= path < within.stop]
+            yield _Block(torch.arange(first, first + length, device=self.begin.device), within, kept)
+
+    def record(self, state: State, block: _Block) -> None:
+        """Take down positions, first passages and occupation at the state's step, as far as they were asked for."""
+        step, theta, within, size = state.step, state.theta, block.within, block.size
+        if step in self.recorded:
+            state.snapshots.append(theta[:size].to("cpu", torch.float64, copy=True))
+            for slot, lane in block.kept:
+                state.kept[slot, self.recorded.index(step)] = theta[lane] if state.alive[lane] else torch.nan
+        if self.target is not None:
+            inside = self.target(theta)[:size].cpu()
+            new = inside & (state.passage[within] < 0) & state.alive[:size].cpu()
+            state.passage[within][new] = step
+        if self.region is not None and step > 0:
+            state.occupation[within] += self.region(theta)[:size].cpu()
+
+    def stepper(self) -> Callable[[State, _Block], int]:
+        """A function that advances a block and returns by how many steps: compiled for dynamics that have kernels."""
+        fused = fuse(self.dynamics, self.begin.dtype) if self.begin.device.type == "cpu" else None
+        if fused is None:
+            return self._step_in_torch
+        watched = self.target is not None or self.region is not None
+        return partial(self._steps_compiled, fused, 1 if watched else fused.steps_per_call(len(self.begin)))
+
+    def _step_in_torch(self, state: State, block: _Block) -> int:
+        theta = self.dynamics.advance(state.theta, block.numbers, state.step, self.seed)
+        state.alive &= (theta.abs() < DIVERGED).all(-1)
+        state.theta = torch.where(state.alive[:, None], theta, 0.0)
+        return 1
+
+    def _steps_compiled(self, fused: FusedSteps, at_most: int, state: State, block: _Block) -> int:
+        """As many steps as one call takes, but not past one that is recorded."""
+        stop = next(later for later in [*self.recorded, self.steps] if later > state.step)
+        count = min(at_most, stop - state.step)
+        theta, alive = state.theta[: block.size], state.alive[: block.size]
+        fused.advance(theta, alive, block.within.start, state.step, count, self.seed)
+        return count
+
+    def result(self, state: State) -> Ensemble:
+        time_step = self.dynamics.time_step
+        return Ensemble(
+            steps=torch.tensor(self.recorded),
+            times=torch.tensor(self.recorded, dtype=torch.float64) * time_step,
+            horizon=self.steps,
+            time_step=time_step,
+            mean=torch.stack([part.mean for part in state.streams]),
+            covariance=torch.stack([part.covariance() for part in state.streams]),
+            paths=self.paths - state.diverged,
+            diverged=state.diverged,
+            kept=state.kept,
+            passage=None if self.target is None else state.passage,
+            occupation=None if self.region is None else state.occupation / self.steps,
         )
-    return Ensemble(
-        torch.tensor(recorded),
-        torch.tensor(recorded, dtype=torch.float64) * dynamics.time_step,
-        steps,
-        dynamics.time_step,
-        torch.stack([part.mean for part in state.streams]),
-        torch.stack([part.covariance() for part in state.streams]),
-        paths - state.diverged,
-        state.diverged,
-        state.kept,
-        state.passage if target is not None else None,
-        state.occupation / steps if region is not None else None,
-    )
 
 
-def _fingerprint(dynamics: Dynamics, begin: Tensor, seed: int, settings: list[Any]) -> str:
-    """Of the arguments and of two steps of the first block: other dynamics, noise or options move it otherwise."""
-    theta, numbers = begin.clone(memory_format=torch.contiguous_format), torch.arange(len(begin), device=begin.device)
-    for step in range(2):
-        theta = dynamics.advance(theta, numbers, step, seed)
-    told = f"{type(dynamics).__name__} {dynamics.time_step} {begin[0].tolist()} {seed} {settings}"
-    return hashlib.sha256(told.encode() + theta.cpu().numpy().tobytes()).hexdigest()
+def _reporter(progress: Progress | None, run: _Run, state: State) -> Callable[[int], None]:
+    """Tells a progress display of steps of a block; each has one more, in which it ends."""
+    if progress is None:
+        return lambda count: None
+    each, blocks = run.steps + 1, -(-run.paths // len(run.begin))
+    task = progress.add_task("paths", total=blocks * each, completed=state.block * each + state.step)
+    return partial(progress.advance, task)
 
 
 def recorded_steps(steps: int, count: int) -> Sequence[int]:

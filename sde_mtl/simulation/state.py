@@ -1,6 +1,7 @@
-"""What a simulation knows between two steps: positions, moments so far, its checkpoint."""
+"""What a simulation knows between two steps: positions, moments so far; and its checkpoint on disk."""
 
-import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sde_mtl.simulation.dynamics import Dynamics
-from sde_mtl.simulation.fused import DIVERGED, FusedSteps
+from optimizers.files import whole
 
 
 class CheckpointError(ValueError):
@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Streaming:
-    """Mean and scatter merged block by block (Chan, Golub, LeVeque 1979)."""
+    """Mean (d,) and scatter (d, d) of ``count`` positions, merged block by block (Chan, Golub, LeVeque 1979)."""
 
     mean: Tensor
     scatter: Tensor
@@ -41,12 +41,27 @@ class Streaming:
         self.count = count
 
     def covariance(self) -> Tensor:
+        """Unbiased, (d, d); NaN before the first position."""
         return self.scatter / max(self.count - 1, 1) if self.count else self.scatter * torch.nan
 
 
 @dataclass
 class State:
-    """Everything that a simulation knows between two steps."""
+    """Everything that a simulation knows between two steps.
+
+    Attributes:
+        theta: (block, d) positions of the present block, on its device.
+        alive: (block,) bool, paths that have not diverged.
+        streams: moments of the finished blocks, one of each recorded step.
+        kept: (k, R, d) chosen paths at the recorded steps.
+        passage: (N,) first step inside the target, −1 before; empty without a target.
+        occupation: (N,) steps inside the region so far; empty without a region.
+        snapshots: positions of the present block at the steps recorded so far.
+        block: number of the present block.
+        step: of the present block.
+        diverged: paths of the finished blocks that diverged.
+        mark: of the simulation, when read from a checkpoint.
+    """
 
     theta: Tensor
     alive: Tensor
@@ -64,6 +79,15 @@ class State:
     def begin(
         cls, begin: Tensor, recorded: list[int], paths: int, keep: int, passages: bool, occupied: bool
     ) -> "State":
+        """Before the first step of the first block.
+
+        Args:
+            begin: (block, d) start of every path of a block; it is copied.
+            recorded: steps whose moments are kept.
+            paths: of all blocks together.
+            keep: number of chosen paths.
+            passages, occupied: whether first passages and occupation are recorded.
+        """
         d = begin.shape[1]
         zero = [torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)]
         return cls(
@@ -75,19 +99,13 @@ class State:
             torch.zeros(paths if occupied else 0, dtype=torch.float64),
         )
 
-    def advance(
-        self, dynamics: Dynamics, fused: FusedSteps | None, numbers: Tensor, size: int, count: int, seed: int
-    ) -> None:
-        """``count`` steps of the first ``size`` paths if fused, else one step of the whole block."""
-        if fused is not None:
-            first = int(numbers[0])
-            fused.advance(self.theta[:size], self.alive[:size], first, self.step, count, seed)
-            return
-        theta = dynamics.advance(self.theta, numbers, self.step, seed)
-        self.alive &= (theta.abs() < DIVERGED).all(-1)
-        self.theta = torch.where(self.alive[:, None], theta, 0.0)
-
     def finish_block(self, begin: Tensor, within: slice) -> None:
+        """Add the block's moments to those so far, and go back to ``begin`` for the next block.
+
+        Args:
+            begin: (block, d) start of every path of a block; it is copied.
+            within: numbers of the block's paths; places after them do not count.
+        """
         survived = self.alive[: within.stop - within.start].cpu()
         lost = ~survived
         for stream, snapshot in zip(self.streams, self.snapshots, strict=True):
@@ -100,23 +118,52 @@ class State:
         self.snapshots = []
         self.block, self.step = self.block + 1, 0
 
-    def save(self, path: Path, mark: str) -> None:
-        content: dict[str, Any] = {**self.__dict__, "mark": mark}
-        content["streams"] = [(part.mean, part.scatter, part.count) for part in self.streams]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        torch.save(content, temporary)
-        os.replace(temporary, path)
 
-    @classmethod
-    def load(cls, path: Path, mark: str, device: torch.device) -> "State":
+class Checkpoint:
+    """The file from which a killed simulation continues.
+
+    Args:
+        path: of the file; without one nothing is ever written.
+        mark: tells which simulation this is.
+        seconds: between two writes, at least.
+    """
+
+    def __init__(self, path: Path | None, mark: Callable[[], str], seconds: float) -> None:
+        self._path, self._seconds = path, seconds
+        self._mark = "" if path is None else mark()
+        self._written = time.monotonic()
+
+    def load(self, device: torch.device) -> State | None:
+        """The state in the file, if there is one.
+
+        Raises:
+            CheckpointError: if the file is damaged or belongs to another simulation.
+        """
+        if self._path is None or not self._path.exists():
+            return None
         try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
+            content = torch.load(self._path, weights_only=True, map_location="cpu")
             content["theta"], content["alive"] = (content[name].to(device) for name in ("theta", "alive"))
             content["streams"] = [Streaming(*part) for part in content["streams"]]
-            state = cls(**content)
+            state = State(**content)
         except Exception as error:
-            raise CheckpointError(f"{path} is damaged ({error}); remove it to start again") from error
-        if state.mark != mark:
-            raise CheckpointError(f"{path} belongs to another simulation; remove it or name another checkpoint")
+            raise CheckpointError(f"{self._path} is damaged ({error}); remove it to start again") from error
+        if state.mark != self._mark:
+            raise CheckpointError(f"{self._path} belongs to another simulation; remove it or name another checkpoint")
         return state
+
+    def save_if_due(self, state: State) -> None:
+        """Write the state if the last write is long enough ago."""
+        if self._path is None or time.monotonic() - self._written < self._seconds:
+            return
+        content: dict[str, Any] = {**state.__dict__, "mark": self._mark}
+        content["streams"] = [(part.mean, part.scatter, part.count) for part in state.streams]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(self._path) as temporary:
+            torch.save(content, temporary)
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """At the end of the simulation."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
