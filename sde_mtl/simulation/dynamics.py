@@ -1,6 +1,6 @@
 """Training as a stochastic process: the recursion of any aggregator, its effective SDE, the SDE of a weighted sum.
 
-Each advances many paths by one step; :mod:`sde_mtl.simulation._simulate` runs them.
+Each advances many paths by one step; :func:`sde_mtl.simulate` runs them.
 """
 
 import math
@@ -20,18 +20,46 @@ DIFFERENCE = 1e-4
 
 
 class Dynamics(Protocol):
-    """What :func:`sde_mtl.simulation._simulate.simulate` needs."""
+    """What :func:`sde_mtl.simulate` advances: a class of this module, :class:`sde_mtl.EulerMaruyama`, or your own."""
 
     dimension: int
     time_step: float
     """Time that one step advances, in units where a step of the recursion takes η."""
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """θ after one step: (n, d) → (n, d), of the same dtype and device."""
+        """Positions after one step: (n, d) → (n, d), of the same dtype and device.
+
+        The caller gives ``theta`` away: the step may write into it, and may return it. So use the returned tensor
+        alone, and hand over a copy of what you want to keep.
+
+        Args:
+            theta: (n, d) positions; contiguous, and shared with no one.
+            paths: (n,) int64 path numbers, which with the step and seed name the noise.
+            step: number of the step, from 0 on.
+            seed: of the noise.
+        """
         ...
 
 
-class Recursion:
+class _Training:
+    """What the training loop and its effective SDE are made of."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        noise: GradientNoise,
+        aggregator: Aggregator,
+        task_weights: Tensor | ArrayLike,
+        learning_rate: float,
+    ) -> None:
+        _check(problem, noise, learning_rate)
+        self.problem, self.noise, self.aggregator = problem, noise, aggregator
+        self.task_weights = torch.as_tensor(task_weights, dtype=torch.float64)
+        self.learning_rate = self.time_step = learning_rate
+        self.dimension = problem.dimension
+
+
+class Recursion(_Training):
     r"""The training loop itself, :math:`θ ← θ - ηF(G + ε)`, for any problem, noise and aggregator.
 
     Args:
@@ -54,27 +82,13 @@ class Recursion:
         tensor([[-0.2000]], dtype=torch.float64)
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        noise: GradientNoise,
-        aggregator: Aggregator,
-        task_weights: Tensor | ArrayLike,
-        learning_rate: float,
-    ) -> None:
-        _check(problem, noise, learning_rate)
-        self.problem, self.noise, self.aggregator = problem, noise, aggregator
-        self.task_weights = torch.as_tensor(task_weights, dtype=torch.float64)
-        self.learning_rate = self.time_step = learning_rate
-        self.dimension = problem.dimension
-
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """One training step of every path."""
+        """One training step of every path: (n, d) → a new (n, d) tensor; ``theta`` is only read."""
         observed = self.noise.observe(self.problem, theta, paths, step, seed=seed)
         return theta - self.learning_rate * aggregate(self.aggregator, observed, self.task_weights)
 
 
-class EffectiveSDE:
+class EffectiveSDE(_Training):
     r"""Euler–Maruyama for the effective SDE of any aggregator F,
 
     .. math:: dΘ = -\bigl[F(g) + ½\,D²F:Σ\bigr]dt + \sqrt{η\,JΣJ^⊤}\,dW
@@ -99,7 +113,7 @@ class EffectiveSDE:
         >>> parts = problem, AdditiveNoise.correlated([1.0, 1.0]), linear, [1.0, 1.0], 0.1
         >>> theta, paths = torch.zeros(4, 1).double(), torch.arange(4)
         >>> effective, loop = EffectiveSDE(*parts), Recursion(*parts)
-        >>> torch.allclose(effective.advance(theta, paths, 0, 0), loop.advance(theta, paths, 0, 0), atol=1e-8)
+        >>> torch.allclose(effective.advance(theta.clone(), paths, 0, 0), loop.advance(theta, paths, 0, 0), atol=1e-8)
         True
     """
 
@@ -114,29 +128,26 @@ class EffectiveSDE:
         time_step: float | None = None,
         bias: bool = True,
     ) -> None:
-        _check(problem, noise, learning_rate)
-        self.time_step = learning_rate if time_step is None else time_step
+        super().__init__(problem, noise, aggregator, task_weights, learning_rate)
+        self.time_step, self.bias = learning_rate if time_step is None else time_step, bias
         if not 0 < self.time_step < math.inf:
             raise ValueError(f"time_step = {time_step} must be finite and > 0")
-        self.problem, self.noise, self.aggregator, self.bias = problem, noise, aggregator, bias
-        self.task_weights = torch.as_tensor(task_weights, dtype=torch.float64)
-        self.learning_rate, self.dimension = learning_rate, problem.dimension
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """One Euler–Maruyama step of every path."""
+        """One Euler–Maruyama step of every path: (n, d) → a new (n, d) tensor; ``theta`` is only read."""
         dt = self.time_step
         g = self.problem.gradients(theta).double()
         noise = self.noise.gaussian(self.problem, theta, paths, step, seed=seed).double()
         largest = g.abs().amax((1, 2)) / noise.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float64).tiny)
         h = (DIFFERENCE * largest)[:, None, None].clamp_min(torch.finfo(torch.float64).tiny)
         h = torch.where(h.isfinite(), h, 1.0)
-        here, ahead, behind = (
-            aggregate(self.aggregator, at, self.task_weights) for at in (g, g + h * noise, g - h * noise)
+        at, ahead, behind = (
+            aggregate(self.aggregator, gradients, self.task_weights) for gradients in (g, g + h * noise, g - h * noise)
         )
         first = (ahead - behind) / (2 * h[:, 0])
-        drift = here
+        drift = at
         if self.bias:
-            drift = drift + 0.5 * (ahead - 2 * here + behind) / h[:, 0] ** 2
+            drift = drift + 0.5 * (ahead - 2 * at + behind) / h[:, 0] ** 2
         return theta - (dt * drift + math.sqrt(self.learning_rate * dt) * first).to(theta)
 
 
@@ -181,7 +192,7 @@ class LinearSDE:
         self.factor = square_root(learning_rate * self.time_step * noise.joint_covariance(self.task_weights))
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """One Euler–Maruyama step of every path."""
+        """One Euler–Maruyama step of every path: (n, d) → a new (n, d) tensor; ``theta`` is only read."""
         z = normals_in_pairs(paths, step, self.dimension, seed=seed, dtype=theta.dtype)
         joint = torch.einsum("k,nkd->nd", self.task_weights.to(theta), self.problem.gradients(theta))
         return theta - self.time_step * joint + z @ self.factor.to(theta).T
@@ -200,7 +211,7 @@ def aggregate(function: Aggregator, gradients: Tensor, task_weights: Tensor) -> 
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """A matrix B with BBᵀ = C: the Cholesky factor, or one from eigenvectors if C is singular.
+    """A matrix B with BBᵀ = C: the Cholesky factor, or one from eigenvectors if C is singular; (d, d) → (d, d).
 
     Example:
         >>> factor = square_root(torch.ones(2, 2).double())

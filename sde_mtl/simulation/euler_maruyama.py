@@ -62,7 +62,7 @@ class EulerMaruyama:
             self._check(diffusion, 1)
 
     def advance(self, theta: Tensor, paths: Tensor, step: int, seed: int) -> Tensor:
-        """One step of every path, written into ``theta`` (n, d), which is returned."""
+        """One step of every path, written into ``theta`` (n, d), which is returned; keep a copy of your own."""
         f = _apart(self.drift(theta), theta)
         if f.shape != theta.shape:
             raise ValueError(f"drift must return {tuple(theta.shape)} for theta of this shape, got {tuple(f.shape)}")

@@ -33,7 +33,7 @@ def random_problem(K: int, d: int, seed: int, *, diagonal: bool = False) -> tupl
 
 
 def slow(dynamics: Dynamics, theta: Tensor, steps: int, *, first: int = 0, seed: int = 0) -> Tensor:
-    paths = torch.arange(first, first + len(theta))
+    theta, paths = theta.clone(), torch.arange(first, first + len(theta))
     for step in range(steps):
         theta = dynamics.advance(theta, paths, step, seed)
     return theta

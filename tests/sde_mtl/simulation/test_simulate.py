@@ -44,7 +44,7 @@ def test_linear_aggregator_and_linear_sde_have_one_law(problem: Quadratic, noise
     w = torch.tensor([1.0, 4.0]).double()
     silent = AdditiveNoise(torch.zeros(2, 2, 2, 2))
     theta, paths = torch.randn(50, 2, dtype=torch.float64), torch.arange(50)
-    drift = [dynamics(problem, silent, w, 0.05).advance(theta, paths, 0, 0) for dynamics in (_linear, LinearSDE)]
+    drift = [make(problem, silent, w, 0.05).advance(theta.clone(), paths, 0, 0) for make in (_linear, LinearSDE)]
     assert torch.allclose(*drift, rtol=0, atol=1e-14)
     per_task = 0.05 * torch.einsum("k,kan->an", w, noise.factor.reshape(2, 2, 4))
     for time_step, equal in ((0.05, True), (0.025, False)):
@@ -152,7 +152,7 @@ def test_the_effective_sde_has_the_jacobian_and_the_bias_of_the_theory() -> None
     w, eta, n = torch.tensor([0.5, 0.5]).double(), 0.1, 200_000
     theta = torch.tensor([0.1, 0.2]).double()
     dynamics = EffectiveSDE(problem, noise, aggregator("came-grad"), w, eta)
-    step = (dynamics.advance(theta.expand(n, 2), torch.arange(n), 0, 5) - theta) / -eta
+    step = (dynamics.advance(theta.repeat(n, 1), torch.arange(n), 0, 5) - theta) / -eta
     G = problem.gradients(theta)
     at = linearize(G, w)
     bias = predicted_bias(G, w, noise)
