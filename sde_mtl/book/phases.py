@@ -13,7 +13,7 @@ import torch
 
 from optimizers.files import write_json
 from sde_mtl.figures.gallery import NUS, RHOS
-from sde_mtl.theory.t06_resting_points import PhaseDiagram, phase_diagram
+from sde_mtl.theory.descent import PhaseDiagram, phase_diagram
 
 
 def read_phases(path: str | Path) -> list[PhaseDiagram]:

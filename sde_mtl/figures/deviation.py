@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from optimizers import came_grad
 from sde_mtl.figures.style import COLOURS, GREY, canvas
+from sde_mtl.theory import pair
 from sde_mtl.theory.t02_drift_deviation import predict
-from sde_mtl.theory.t04_effective_diffusion import pair
 
 Array = NDArray[np.float64]
 

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sde_mtl.figures import theory as theory_figures
+from sde_mtl.theory import descent, kinks, pair
 from sde_mtl.theory import t02_drift_deviation as t02
 from sde_mtl.theory import t04_effective_diffusion as t04
-from sde_mtl.theory import t06_resting_points as t06
 from sde_mtl.theory import t10_escape as t10
 from sde_mtl.theory import t11_orders as t11
 
@@ -43,23 +43,23 @@ def breakdown(seed: int) -> Figure:
     """Noise at which the delta method stops predicting CAME-Grad's diffusion."""
     scales = np.geomspace(1e-3, 2, 12).tolist()
     pairs = {"φ = 60°": 60.0, "φ = 120°": 120.0, "φ = 170°": 170.0}
-    results = {label: t04.breakdown(1.0, np.deg2rad(phi), scales, seed=seed) for label, phi in pairs.items()}
-    kinks = {label: t04.kink_distance(t04.pair(1.0, np.deg2rad(phi))) for label, phi in pairs.items()}
-    return theory_figures.breakdown(scales, results, kinks)
+    results = {label: kinks.breakdown(1.0, np.deg2rad(phi), scales, seed=seed) for label, phi in pairs.items()}
+    distances = {label: kinks.kink_distance(pair(1.0, np.deg2rad(phi))) for label, phi in pairs.items()}
+    return theory_figures.breakdown(scales, results, distances)
 
 
 def phases(seed: int) -> Figure:
     """Resting points over (ν, ρ), by gradient descent and by Adam."""
-    return theory_figures.phases([t06.phase_diagram(NUS, RHOS, adam=adam) for adam in (False, True)])
+    return theory_figures.phases([descent.phase_diagram(NUS, RHOS, adam=adam) for adam in (False, True)])
 
 
 def chatter(seed: int) -> Figure:
     """Amplitude of the sliding mode below ν = ½, whatever ν is, and its absence with the weighted centre (T7)."""
     etas = np.geomspace(2e-3, 2e-2, 5).tolist()
     amplitudes = {
-        "ν = 0.2": t06.chatter(etas, nu=0.2, steps=8000),
-        "ν = 0.4": t06.chatter(etas, nu=0.4, steps=8000),
-        'center="weighted", ν = 0.2': t06.chatter(etas, nu=0.2, center="weighted", steps=8000),
+        "ν = 0.2": descent.chatter(etas, nu=0.2, steps=8000),
+        "ν = 0.4": descent.chatter(etas, nu=0.4, steps=8000),
+        'center="weighted", ν = 0.2': descent.chatter(etas, nu=0.2, center="weighted", steps=8000),
     }
     return theory_figures.chatter(etas, amplitudes)
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sde_mtl.figures.style import BLUE, COLOURS, GREEN, GREY, ORANGE, RED, canvas
 from sde_mtl.simulation import Ensemble
+from sde_mtl.theory.descent import PhaseDiagram
 from sde_mtl.theory.t02_drift_deviation import Deviation
-from sde_mtl.theory.t06_resting_points import PhaseDiagram, boundaries
+from sde_mtl.theory.t06_resting_points import boundaries
 from sde_mtl.theory.t10_escape import rate_ratio
 
 Array = NDArray[np.float64]

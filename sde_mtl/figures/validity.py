@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from optimizers import came_grad
 from sde_mtl.figures.style import COLOURS, GREEN, GREY, canvas
-from sde_mtl.theory.t04_effective_diffusion import pair
+from sde_mtl.theory import pair
 from sde_mtl.theory.t05_validity import is_valid
 
 

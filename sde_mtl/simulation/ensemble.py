@@ -48,15 +48,27 @@ class Ensemble:
         product = variance[..., :, None] * variance[..., None, :]
         return ((self.covariance**2 + product) / (self.paths - 1)).sqrt()
 
+    def arrivals(self) -> Tensor:
+        """The first passages, (N,); for simulations with a target.
+
+        Raises:
+            ValueError: without a target.
+        """
+        if self.passage is None:
+            raise ValueError("simulate without target= records no first passages")
+        return self.passage
+
     def passage_rate(self) -> tuple[float, float]:
         """Arrivals per unit of time spent outside the target, and its standard error; NaN if all paths begin inside.
 
         The maximum-likelihood rate of exponential passage times when some paths have not arrived (censored).
+
+        Raises:
+            ValueError: without a target.
         """
-        if self.passage is None:
-            raise ValueError("simulate without target= records no first passages")
-        spent = torch.where(self.passage >= 0, self.passage, self.horizon).sum().item() * self.time_step
+        passage = self.arrivals()
+        spent = torch.where(passage >= 0, passage, self.horizon).sum().item() * self.time_step
         if spent == 0:
             return math.nan, math.nan
-        count = int((self.passage > 0).sum())
+        count = int((passage > 0).sum())
         return count / spent, max(count, 1) ** 0.5 / spent

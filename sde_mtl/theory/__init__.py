@@ -1,12 +1,21 @@
 """Statements about multi-objective training: one module each, with derivation, prediction and check.
 
-Every module has a docstring that states and bounds the claim, ``derive()`` (sympy, raises unless the
-derivation closes), prediction functions, and ``check(seed, paths) -> list[Check]``.
+Every module t01 … t12 has a docstring that states and bounds the claim, ``derive()`` (sympy, raises unless the
+derivation closes), prediction functions, and ``check(seed, paths) -> list[Check]``. What several of them share:
+
+OrnsteinUhlenbeck       laws of linear scalarization on quadratics (T3)
+linearize, Sensitivity  CAME-Grad's update and its Jacobian (T4)
+pair                    two gradients in the plane
+kinks, descent          where the delta method ends; noiseless training on two quadratic tasks
+require                 raises DerivationError unless a derivation closes
 """
 
 from collections.abc import Callable
 
 from sde_mtl.theory import (
+    descent,
+    examples,
+    kinks,
     t01_interaction,
     t02_drift_deviation,
     t03_diffusion_decay,
@@ -20,7 +29,10 @@ from sde_mtl.theory import (
     t11_orders,
     t12_bias,
 )
-from sde_mtl.theory.check import Check
+from sde_mtl.theory.check import Check, DerivationError, require
+from sde_mtl.theory.examples import pair
+from sde_mtl.theory.sensitivity import Sensitivity, linearize
+from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
 
 STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T1": t01_interaction.check,
@@ -44,4 +56,29 @@ FULL: dict[str, Callable[[int, int], list[Check]]] = {
 }
 """Longer checks of ``sde-mtl verify --full``, beside the others with ten times their paths."""
 
-__all__ = ["FULL", "STATEMENTS", "Check"]
+__all__ = [
+    "FULL",
+    "STATEMENTS",
+    "Check",
+    "DerivationError",
+    "OrnsteinUhlenbeck",
+    "Sensitivity",
+    "descent",
+    "examples",
+    "kinks",
+    "linearize",
+    "pair",
+    "require",
+    "t01_interaction",
+    "t02_drift_deviation",
+    "t03_diffusion_decay",
+    "t04_effective_diffusion",
+    "t05_validity",
+    "t06_resting_points",
+    "t07_weighted_centre",
+    "t08_kappa",
+    "t09_adaptive_fusion",
+    "t10_escape",
+    "t11_orders",
+    "t12_bias",
+]

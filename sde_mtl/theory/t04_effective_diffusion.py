@@ -27,7 +27,7 @@ g_J. ρ only decides where the branch ends. For K > 2 the same holds wherever th
 affine hull of the gradients in place of the line.
 
 What it does not say: anything at kinks of F (a change of the dual's support, μ = 0, g_α = 0), where J jumps; nor beyond
-noise small against the distance to the nearest kink. :func:`breakdown` measures where that is.
+noise small against the distance to the nearest kink. :func:`sde_mtl.theory.kinks.breakdown` measures where that is.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,8 @@ from numpy.typing import ArrayLike, NDArray
 from optimizers import came_grad
 from sde_mtl.problems import AdditiveNoise
 from sde_mtl.theory.check import Check, require
+from sde_mtl.theory.examples import pair
+from sde_mtl.theory.kinks import breakdown, kink_distance, measured_trace
 from sde_mtl.theory.sensitivity import linearize
 
 Array = NDArray[np.float64]
@@ -130,14 +132,6 @@ def interior(
     return kappa * ((1 - nu) * joint.norm(dim=-1, keepdim=True) * p / p.norm(dim=-1, keepdim=True) + nu * joint)
 
 
-def pair(ratio: float, angle: float, dimension: int = 2) -> torch.Tensor:
-    """(2, d) gradients of norms 1 and ``ratio`` at ``angle`` radians."""
-    G = torch.zeros(2, dimension, dtype=torch.float64)
-    G[0, 0] = 1.0
-    G[1, 0], G[1, 1] = ratio * np.cos(angle), ratio * np.sin(angle)
-    return G
-
-
 def diffusion_ratio(
     ratio: float,
     angle: float,
@@ -188,54 +182,8 @@ def threshold_map(
     return out
 
 
-def kink_distance(gradients: torch.Tensor, *, rho: float = 0.5, step: float = 1e-6) -> float:
-    """Distance to the nearest kink of F in the direction of steepest approach, to first order.
-
-    The least of v/‖∂v/∂G‖ over what must stay positive on a branch: the α_i that are, ‖μ‖ and ‖g_α‖. Noise of standard
-    deviation σ per component reaches it at d/σ standard deviations; the delta method holds where that is 3 or more.
-
-    Args:
-        gradients: (K, d) float64.
-        rho: of stage 1.
-        step: of the central differences.
-
-    Example:
-        >>> [round(kink_distance(pair(1.0, np.deg2rad(phi))), 3) for phi in (60, 120, 170)]
-        [0.118, 0.354, 0.123]
-    """
-
-    def positive(G: torch.Tensor) -> torch.Tensor:
-        r = came_grad(G, rho=rho)
-        combined = torch.einsum("...k,...kd->...d", r.alpha, G)
-        return torch.cat([r.alpha, r.mean.norm(dim=-1, keepdim=True), combined.norm(dim=-1, keepdim=True)], -1)
-
-    directions = torch.eye(gradients.numel(), dtype=torch.float64).reshape(-1, *gradients.shape)
-    slope = (positive(gradients + step * directions) - positive(gradients - step * directions)) / (2 * step)
-    value = positive(gradients)
-    alive = value > 0
-    return float((value / slope.norm(dim=0))[alive].min())
-
-
-def breakdown(
-    ratio: float, angle: float, scales: Sequence[float], *, samples: int = 20_000, seed: int = 0
-) -> tuple[Array, Array, float]:
-    """Where the delta method breaks: measured tr Cov F(g + ε)/scale² and its standard error, and the prediction.
-
-    Args:
-        ratio, angle: of the pair of gradients.
-        scales: standard deviations of one component of the noise, relative to ‖g_1‖ = 1.
-        samples: of the noise at each scale.
-        seed: of the noise.
-    """
-    G, w = pair(ratio, angle), torch.tensor([0.5, 0.5]).double()
-    noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
-    predicted = float(linearize(G, w, kappa=1.0).diffusion(noise).trace())
-    measured = [_trace(G, w, noise, scale, samples, seed, {"kappa": 1.0}) for scale in scales]
-    return np.array([m for m, _ in measured]), np.array([e for _, e in measured]), predicted
-
-
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
-    """The Jacobian by three routes, the diffusion by Monte Carlo, theory.md's two ratios, and controls."""
+    """The Jacobian by three routes, the diffusion by Monte Carlo, restored or not, and controls (book/energy.md)."""
     derive()
     rng = np.random.default_rng(seed)
     rows = []
@@ -256,8 +204,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         ratios = []
         for phi in (60.0, 120.0, 170.0):
             scale = share * kink_distance(pair(1.0, np.deg2rad(phi)))
-            (found,), _, expected = breakdown(1.0, np.deg2rad(phi), [scale], samples=2 * paths, seed=seed)
-            ratios.append(found / expected)
+            (measured,), _, predicted = breakdown(1.0, np.deg2rad(phi), [scale], samples=2 * paths, seed=seed)
+            ratios.append(measured / predicted)
         far = max(ratios, key=lambda r: abs(r - 1))
         rows.append(
             Check(f"T4.{name}", f"JΣJᵀ at noise of {share:.2g} kink distances", 1.0, far, abs(far - 1), 0.08,
@@ -266,41 +214,47 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     automatic = _automatic(rng)
     rows.append(Check("T4.c", "Jacobian of F against autograd of the closed form, K = 2", 0, automatic, automatic,
                       1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
-    for name, phi, expected in (("d", 120.0, 0.63), ("e", 150.0, 0.54)):
-        G, w = pair(1.0, np.deg2rad(phi)), torch.tensor([0.5, 0.5]).double()
-        noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
-        measured, error = _trace(G, w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
-        total = float(noise.joint_covariance(w).trace())
-        predicted = diffusion_ratio(1.0, np.deg2rad(phi))
+    w, noise = torch.tensor([0.5, 0.5]).double(), AdditiveNoise.correlated([1.0, 1.0], dimension=2)
+    total = float(noise.joint_covariance(w).trace())
+    simulated = {phi: measured_trace(pair(1.0, np.deg2rad(phi)), w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
+                 for phi in (120.0, 150.0)}  # fmt: skip
+    for (phi, (measured, error)), name, known in zip(simulated.items(), "de", (0.63, 0.54), strict=True):
         rows.append(
-            Check(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (first simulated as {expected})", predicted,
-                  measured / total, abs(predicted - measured / total) / (error / total), STANDARD_ERRORS, "SE",
-                  f"{4 * paths} updates F(g + ε), noise 1e-3")
+            _ratio(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (first simulated as {known})",
+                   diffusion_ratio(1.0, np.deg2rad(phi)), measured / total, error / total,
+                   f"{4 * paths} updates F(g + ε), noise 1e-3")
         )  # fmt: skip
-    at = restoration_threshold(1.0, np.deg2rad(120))
-    restored = diffusion_ratio(1.0, np.deg2rad(120), kappa=at)
+    threshold = restoration_threshold(1.0, np.deg2rad(120))
+    restored = diffusion_ratio(1.0, np.deg2rad(120), kappa=threshold)
     rows.append(Check("T4.f", "at κ* the diffusion is that of LS", 1.0, restored, abs(restored - 1), 1e-12,
                       "absolute", "delta method"))  # fmt: skip
+    rows += _check_unrestored(seed, 4 * paths)
+    measured, error = simulated[120.0]
+    rows.append(Check("T4.h", "CAME-Grad at κ = 1 diffuses like LS", total, measured, abs(total - measured) / error,
+                      STANDARD_ERRORS, "SE", f"{4 * paths} updates F(g + ε)", control=True))  # fmt: skip
+    return rows
+
+
+def _check_unrestored(seed: int, samples: int) -> list[Check]:
+    """The pair whose diffusion κ = 1.5 does not restore, and the claim that it does as control."""
     ratio, degrees, share = UNRESTORED
     G, w = pair(ratio, np.deg2rad(degrees)), torch.tensor([share, 1 - share]).double()
     noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
     total = float(noise.joint_covariance(w).trace())
     predicted = diffusion_ratio(ratio, np.deg2rad(degrees), w, kappa=1.5)
-    measured, error = _trace(G, w, noise, 1e-4, 4 * paths, seed, {"kappa": 1.5})
-    route = f"{4 * paths} updates F(g + ε), noise 1e-4, independent"
-    rows.append(Check("T4.g", "κ = 1.5 leaves diffusion below LS: b/a = 0.32, φ = 174.2°, ω_1 = 0.211", predicted,
-                      measured / total, abs(predicted - measured / total) / (error / total), STANDARD_ERRORS, "SE",
-                      route))  # fmt: skip
-    rows.append(Check("T4.i", "κ = 1.5 restores diffusion there too: ratio ≥ 1", 1.0, measured / total,
-                      max(0.0, (1 - measured / total) / (error / total)), STANDARD_ERRORS, "SE", route,
-                      control=True))  # fmt: skip
-    G, w = pair(1.0, np.deg2rad(120)), torch.tensor([0.5, 0.5]).double()
-    noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
-    measured, error = _trace(G, w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
-    wrong = float(noise.joint_covariance(w).trace())
-    rows.append(Check("T4.h", "CAME-Grad at κ = 1 diffuses like LS", wrong, measured, abs(wrong - measured) / error,
-                      STANDARD_ERRORS, "SE", f"{4 * paths} updates F(g + ε)", control=True))  # fmt: skip
-    return rows
+    measured, error = measured_trace(G, w, noise, 1e-4, samples, seed, {"kappa": 1.5})
+    route = f"{samples} updates F(g + ε), noise 1e-4, independent"
+    return [
+        _ratio("T4.g", "κ = 1.5 leaves diffusion below LS: b/a = 0.32, φ = 174.2°, ω_1 = 0.211", predicted,
+               measured / total, error / total, route),
+        Check("T4.i", "κ = 1.5 restores diffusion there too: ratio ≥ 1", 1.0, measured / total,
+              max(0.0, (1 - measured / total) / (error / total)), STANDARD_ERRORS, "SE", route, control=True),
+    ]  # fmt: skip
+
+
+def _ratio(name: str, claim: str, predicted: float, measured: float, error: float, route: str) -> Check:
+    """A predicted against a measured ratio of diffusions, in standard errors of the measured one."""
+    return Check(name, claim, predicted, measured, abs(predicted - measured) / error, STANDARD_ERRORS, "SE", route)
 
 
 def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
@@ -318,7 +272,7 @@ def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
         noise = AdditiveNoise.correlated([1.0, 1.0], correlation=correlation, dimension=2)
         predicted = diffusion_ratio(ratio, angle, w, rho=rho, nu=nu, correlation=correlation)
         total = float(noise.joint_covariance(w).trace())
-        measured, error = _trace(G, w, noise, 1e-4, paths, seed, {"kappa": 1.0, "rho": rho, "nu": nu})
+        measured, error = measured_trace(G, w, noise, 1e-4, paths, seed, {"kappa": 1.0, "rho": rho, "nu": nu})
         z = abs(predicted - measured / total) / (error / total)
         if z > worst:
             worst, at = z, (predicted, measured / total)
@@ -387,14 +341,3 @@ def _closed_form(
     combined = alpha * first + (1 - alpha) * second
     u = mu + r * combined / combined.norm()
     return kappa * ((1 - nu) * joint.norm() * u / u.norm() + nu * joint)
-
-
-def _trace(
-    G: torch.Tensor, w: torch.Tensor, noise: AdditiveNoise, scale: float, samples: int, seed: int,
-    options: dict[str, float],
-) -> tuple[float, float]:  # fmt: skip
-    """tr Cov F(g + scale·ε)/scale² and its standard error."""
-    epsilon = noise.sample(torch.arange(samples), 0, seed=seed)
-    update = came_grad(G + scale * epsilon, w, **options).update / scale  # type: ignore[arg-type]
-    squared = (update - update.mean(0)).square().sum(-1)
-    return float(squared.mean() * samples / (samples - 1)), float(squared.std() / samples**0.5)

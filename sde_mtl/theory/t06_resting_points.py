@@ -28,22 +28,17 @@ What it does not say: nonconvex losses, nor noise. The control is linear scalari
 settles at the mean's minimizer too.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import sympy
 import torch
 from numpy.typing import NDArray
 
-from optimizers import came_grad, came_grad_coefficients, gramian
-from sde_mtl.problems import Quadratic
+from optimizers import came_grad
 from sde_mtl.theory.check import Check, require
+from sde_mtl.theory.descent import chatter, phase_diagram, rest
+from sde_mtl.theory.examples import WEIGHTS, example
 
 Array = NDArray[np.float64]
-WEIGHTS = (1.0, 4.0)
-KAPPA = 1.5
 NEAR = 1e-5
 """‖μ‖/‖g‖ at which the limit μ → 0 is checked."""
 
@@ -94,83 +89,6 @@ def boundaries(rho: float) -> tuple[float, float]:
     return c / (1 + c), 0.5
 
 
-def example() -> Quadratic:
-    """theory.md's pair: A_1 = diag(1, 3), A_2 = diag(2, 0.7), c_1 = (1, 0), c_2 = (−1, ½)."""
-    return Quadratic([[[1.0, 0.0], [0.0, 3.0]], [[2.0, 0.0], [0.0, 0.7]]], [[1.0, 0.0], [-1.0, 0.5]])
-
-
-def rest(
-    nus: Sequence[float],
-    *,
-    rho: float = 0.5,
-    steps: int = 6000,
-    learning_rate: float = 0.05,
-    decay: float = 50.0,
-    adam: bool = False,
-) -> Array:
-    """End points for many ν at once, (len(nus) + 1, 2); with steps/4 constant steps, then decaying ones.
-
-    The last row is the control: linear scalarization with equal weights. Aggregates are linear in ν,
-    F_ν = (1−ν)F_0 + νF_1, so that one solve serves the whole batch; Adam works entry by entry and so on each row alone.
-
-    Args:
-        nus: fusion shares.
-        rho, steps, learning_rate: of training.
-        decay: steps after which the decaying rate has halved.
-        adam: through ``torch.optim.Adam`` rather than plain gradient descent.
-    """
-    problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
-    share = torch.tensor(nus, dtype=torch.float64)[:, None]
-    theta = torch.full((len(nus) + 1, 2), 2.0, dtype=torch.float64)
-    optimizer: torch.optim.Optimizer = torch.optim.Adam([theta]) if adam else torch.optim.SGD([theta])
-    for t in range(steps):
-        G = problem.gradients(theta)
-        direct = came_grad_coefficients(gramian(G[:-1]), w, rho=rho, kappa=KAPPA, nu=0.0)
-        fused = (1 - share) * direct + share * KAPPA * w
-        coefficients = torch.cat([fused, w.mean().expand(1, 2)])
-        theta.grad = torch.einsum("nk,nkd->nd", coefficients, G)
-        optimizer.param_groups[0]["lr"] = learning_rate / (1 + max(0, t - steps / 4) / decay)
-        optimizer.step()
-    return theta.numpy()
-
-
-@dataclass(frozen=True)
-class PhaseDiagram:
-    """Resting points over (ν, ρ).
-
-    Attributes:
-        nus, rhos: the axes.
-        position: (len(rhos), len(nus)) along the segment from the mean's minimizer (0) to the weighted one (1).
-        off: (len(rhos), len(nus)) distance from that segment, in units of its length.
-        control: (len(rhos),) position of linear scalarization with equal weights.
-        adam: whether Adam trained.
-    """
-
-    nus: Array
-    rhos: Array
-    position: Array
-    off: Array
-    control: Array
-    adam: bool
-
-
-def phase_diagram(
-    nus: Sequence[float], rhos: Sequence[float], *, steps: int = 6000, adam: bool = False
-) -> PhaseDiagram:
-    """Where training comes to rest, by simulation on theory.md's pair."""
-    problem = example()
-    start, end = problem.minimizer([1.0, 1.0]).numpy(), problem.minimizer(WEIGHTS).numpy()
-    axis = end - start
-    position, off = [], []
-    for rho in rhos:
-        moved = rest(nus, rho=rho, steps=steps, adam=adam) - start
-        along = moved @ axis / (axis @ axis)
-        position.append(along)
-        off.append(np.linalg.norm(moved - along[:, None] * axis, axis=1) / np.linalg.norm(axis))
-    places, away = np.array(position), np.array(off)
-    return PhaseDiagram(np.array(nus), np.array(rhos), places[:, :-1], away[:, :-1], places[:, -1], adam)
-
-
 def near_mean(nu: float, rho: float, *, samples: int = 4000) -> tuple[float, float]:
     """Least μᵀF/(κ‖g_J‖‖μ‖) near the mean's minimizer for K = 2: in closed form, and by the solver at ‖μ‖ = 1e-5‖g‖.
 
@@ -187,35 +105,14 @@ def near_mean(nu: float, rho: float, *, samples: int = 4000) -> tuple[float, flo
     closed = np.where(np.abs(x) > rho, outer, inner) - nu * x
     g = torch.tensor([1.0, 0.0], dtype=torch.float64)
     mu = NEAR * torch.from_numpy(np.stack([x, np.sqrt(1 - x**2)], 1))
-    w = torch.tensor([1.0, 4.0], dtype=torch.float64)  # g_J ≈ −3g, so that x = cos(μ, g) = −cos(μ, g_J)
+    w = torch.tensor(WEIGHTS, dtype=torch.float64)  # g_J ≈ −3g, so that x = cos(μ, g) = −cos(μ, g_J)
     r = came_grad(torch.stack([mu + g, mu - g], 1), w, rho=rho, kappa=1.0, nu=nu)
     solved = (mu * r.update).sum(-1) / (mu.norm(dim=-1) * r.joint.norm(dim=-1))
     return float(closed.min()), float(solved.min())
 
 
-def chatter(
-    learning_rates: Sequence[float], *, nu: float = 0.2, center: Literal["mean", "weighted"] = "mean", steps: int = 1500
-) -> Array:
-    """Root mean square distance from the resting point over the last third, at constant steps, started 0.1 from it.
-
-    The resting point is the mean's minimizer; the weighted one with ``center="weighted"`` (T7).
-    """
-    problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
-    point = problem.minimizer([0.5, 0.5] if center == "mean" else WEIGHTS)
-    eta = torch.tensor(learning_rates, dtype=torch.float64)[:, None]
-    theta = (point + 0.1).expand(len(learning_rates), 2).clone()
-    squared = torch.zeros(len(learning_rates), dtype=torch.float64)
-    for t in range(steps):
-        G = problem.gradients(theta)
-        coefficients = came_grad_coefficients(gramian(G), w, kappa=KAPPA, nu=nu, center=center)
-        theta = theta - eta * torch.einsum("nk,nkd->nd", coefficients, G)
-        if t >= 2 * steps // 3:
-            squared += (theta - point).square().sum(-1)
-    return (squared / (steps - 2 * steps // 3)).sqrt().numpy()
-
-
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
-    """Both descent regimes on random gradients, the resting points of theory.md, chatter, and controls."""
+    """Both descent regimes on random gradients, resting points on the pair of quadratics, chatter, and controls."""
     derive()
     rng = np.random.default_rng(seed)
     G = torch.from_numpy(rng.normal(size=(20_000, 3, 4)) * np.exp(rng.uniform(-2, 2, size=(20_000, 3, 1))))

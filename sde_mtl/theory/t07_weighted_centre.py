@@ -14,9 +14,10 @@ import numpy as np
 import sympy
 import torch
 
-from optimizers import came_grad, came_grad_coefficients, gramian
+from optimizers import came_grad
 from sde_mtl.theory.check import Check, require
-from sde_mtl.theory.t06_resting_points import KAPPA, WEIGHTS, example
+from sde_mtl.theory.descent import Center, came_grad_rule, descend, last
+from sde_mtl.theory.examples import KAPPA, WEIGHTS, example
 
 
 def derive() -> sympy.Expr:
@@ -35,15 +36,15 @@ def derive() -> sympy.Expr:
     return scaled.subs({nu: 0, cosine: sympy.sqrt(1 - rho**2)})
 
 
-def settle(nu: float, *, center: str, steps: int = 1000, learning_rate: float = 0.01) -> torch.Tensor:
-    """End point of noiseless training on T6's example at a constant step, (2,)."""
-    problem, w = example(), torch.tensor(WEIGHTS, dtype=torch.float64)
-    theta = torch.tensor([2.0, 2.0], dtype=torch.float64)
-    for _ in range(steps):
-        G = problem.gradients(theta)
-        c = came_grad_coefficients(gramian(G), w, kappa=KAPPA, nu=nu, center=center)  # type: ignore[arg-type]
-        theta = theta - learning_rate * (c @ G)
-    return theta
+def settle(nu: float, *, center: Center, steps: int = 1000, learning_rate: float = 0.01) -> torch.Tensor:
+    """End point of noiseless training on the pair of quadratics at a constant step, (2,).
+
+    Args:
+        nu, center: of CAME-Grad.
+        steps, learning_rate: of training.
+    """
+    rule = came_grad_rule(torch.tensor(WEIGHTS, dtype=torch.float64), nu=nu, center=center)
+    return last(descend(torch.tensor([2.0, 2.0], dtype=torch.float64), rule, steps, learning_rate))
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
@@ -53,8 +54,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     G = torch.from_numpy(rng.normal(size=(20_000, 3, 4)) * np.exp(rng.uniform(-2, 2, size=(20_000, 3, 1))))
     w = torch.from_numpy(rng.uniform(0.1, 5, size=(20_000, 3)))
 
-    def least(nu: float, center: str) -> float:
-        r = came_grad(G, w, nu=nu, kappa=KAPPA, center=center)  # type: ignore[arg-type]
+    def least(nu: float, center: Center) -> float:
+        r = came_grad(G, w, nu=nu, kappa=KAPPA, center=center)
         return float(((r.joint * r.update).sum(-1) / (KAPPA * r.joint.square().sum(-1))).min())
 
     bound = 0.75**0.5

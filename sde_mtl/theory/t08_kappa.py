@@ -16,7 +16,7 @@ import torch
 
 from optimizers import CAMEGrad
 from sde_mtl.theory.check import Check, require
-from sde_mtl.theory.t06_resting_points import WEIGHTS, example
+from sde_mtl.theory.examples import WEIGHTS, example
 
 
 def derive() -> sympy.Expr:

@@ -15,8 +15,8 @@ import torch
 from optimizers import came_grad
 from sde_mtl.problems import AdditiveNoise
 from sde_mtl.theory.check import Check, require
+from sde_mtl.theory.examples import pair
 from sde_mtl.theory.sensitivity import linearize
-from sde_mtl.theory.t04_effective_diffusion import pair
 
 STANDARD_ERRORS = 5.0
 

@@ -4,7 +4,7 @@ import torch
 
 from sde_mtl import AdditiveNoise
 from sde_mtl.book import harm_under_noise, predicted_harm
-from sde_mtl.theory.t04_effective_diffusion import pair
+from sde_mtl.theory import pair
 
 WEIGHTS = (1.0, 4.0)
 

@@ -5,7 +5,7 @@ import pytest
 
 from sde_mtl.figures import GALLERY, save
 from sde_mtl.figures.theory import escape, phases
-from sde_mtl.theory import t06_resting_points, t10_escape
+from sde_mtl.theory import descent, t10_escape
 
 SHORT = ("drift", "breakdown", "orders")
 LONG = ("phases", "escape")  # drawn below from fewer points
@@ -31,6 +31,6 @@ def test_bars_follow_the_rates() -> None:
 
 
 def test_phases_are_drawn_from_their_positions() -> None:
-    diagram = t06_resting_points.phase_diagram((0.2, 0.8), (0.3, 0.6), steps=100)
+    diagram = descent.phase_diagram((0.2, 0.8), (0.3, 0.6), steps=100)
     mesh = phases([diagram]).axes[0].collections[0]
     assert np.asarray(mesh.get_array()).ravel() == pytest.approx(diagram.position.ravel())

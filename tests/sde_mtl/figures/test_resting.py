@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from sde_mtl.figures.resting import trajectories, weights_figure
-from sde_mtl.theory.t06_resting_points import example
+from sde_mtl.figures.resting import weights_figure
+from sde_mtl.theory.descent import trajectories
+from sde_mtl.theory.examples import example
 
 WEIGHTS = [[1.0, 4.0], [1.0, 1.0], [4.0, 1.0]]
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sde_mtl.theory import (
     STATEMENTS,
     Check,
+    descent,
     t01_interaction,
     t02_drift_deviation,
     t03_diffusion_decay,
     t05_validity,
-    t06_resting_points,
 )
 from sde_mtl.theory.check import DerivationError, require
 
@@ -122,6 +122,6 @@ def test_commuting_closed_forms_are_those_of_the_matrix_equations() -> None:
 
 def test_the_phase_diagram_of_few_steps_already_separates() -> None:
     """ν = 0.2 towards the mean's minimizer, ν = 0.8 towards the weighted one, equal weights as ν = 0.2."""
-    diagram = t06_resting_points.phase_diagram((0.2, 0.8), (0.3,), steps=400)
+    diagram = descent.phase_diagram((0.2, 0.8), (0.3,), steps=400)
     assert diagram.position[0, 0] < 0.1 < 0.9 < diagram.position[0, 1]
     assert abs(diagram.control[0]) < 1e-3
