@@ -1,7 +1,7 @@
 """Command line: ``sde-mtl verify``, ``claims``, ``simulate``, ``sweep``, ``figures``, ``analyze``, ``report``."""
 
 import json
-import os
+import math
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,21 +15,25 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from optimizers.aggregators.by_name import aggregator
+from optimizers.aggregators.by_name import AGGREGATORS, aggregator, parse_options
+from optimizers.files import write_json
 from sde_mtl import figures
 from sde_mtl.claims import CLAIMS
 from sde_mtl.figures import GALLERY
 from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLogError, analyze, read_log, verdicts
 from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, verdict_table
-from sde_mtl.problems import AdditiveNoise, Quadratic
+from sde_mtl.problems import AdditiveNoise
 from sde_mtl.report import write_report
-from sde_mtl.simulation import Dynamics, EffectiveSDE, LinearSDE, Recursion, recorded_steps, simulate
-from sde_mtl.simulation.sweep import read_sweep, run_sweep
-from sde_mtl.theory import FULL, STATEMENTS, Check
-from sde_mtl.theory.t03_diffusion_decay import OrnsteinUhlenbeck
+from sde_mtl.simulation import build_dynamics, recorded_steps, simulate
+from sde_mtl.simulation.sweep import run_sweep
+from sde_mtl.simulation.sweep_file import read_sweep
+from sde_mtl.theory import FULL, STATEMENTS, Check, OrnsteinUhlenbeck
+from sde_mtl.theory.t03_diffusion_decay import example
 
 PLAIN_WIDTH = 132
 """Columns of a table that goes to a file or pipe."""
+RENAMED = {"euler-maruyama": "linear-sde"}
+"""Old names of schemes, which still work, and the new ones."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +94,20 @@ class Verify:
     def _earlier(self) -> list[Check]:
         if not self.reuse or self.json is None or not self.json.exists():
             return []
-        found = json.loads(self.json.read_text())
-        rows = [Check(**{f.name: row[f.name] for f in fields(Check)}) for row in found.pop("checks", [])]
-        return rows if found == self._options() and all(row.passed for row in rows) else []
+        options = json.loads(self.json.read_text())
+        rows = [Check(**{f.name: row[f.name] for f in fields(Check)}) for row in options.pop("checks", [])]
+        return rows if options == self._options() and all(row.passed for row in rows) else []
 
 
 @dataclass(frozen=True)
 class Simulate:
     """Simulate two conflicting quadratics in the plane and compare with the closed forms."""
 
-    aggregator: Literal["linear", "equal", "mgda", "pcgrad", "cagrad", "came-grad"] = "linear"
-    scheme: Literal["recursion", "effective-sde", "euler-maruyama"] = "recursion"
-    """The training loop, its effective SDE (T4), or the SDE of linear scalarization (linear only)."""
+    aggregator: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(AGGREGATORS)}}}[:OPTION=VALUE…]")] = "linear"
+    """With options as in came-grad:nu=0.6:center=weighted."""
+    scheme: Literal["recursion", "effective-sde", "linear-sde", "euler-maruyama"] = "recursion"
+    """The training loop, its effective SDE (T4), or the SDE of linear scalarization (linear only), whose old name is
+    euler-maruyama."""
     weights: tuple[float, float] = (1.0, 2.0)
     """Task weights."""
     correlation: float = -0.6
@@ -117,23 +123,21 @@ class Simulate:
     """Folder for the figure (linear only)."""
 
     def run(self, console: Console) -> int:
-        problem = Quadratic([[[1.0, 0.3], [0.3, 2.0]], [[1.5, -0.2], [-0.2, 0.6]]], [[1.0, 0.0], [-1.0, 0.5]])
+        scheme = RENAMED.get(self.scheme, self.scheme)
+        if scheme != self.scheme:
+            console.print(f"--scheme {self.scheme} is deprecated; its new name is --scheme {scheme}", style="yellow")
+        problem, _ = example()
         noise = AdditiveNoise.correlated(self.variances, correlation=self.correlation, dimension=2)
-        if self.scheme == "euler-maruyama" and self.aggregator != "linear":
-            raise ValueError("--scheme euler-maruyama is linear scalarization's; others have --scheme effective-sde")
-        dynamics: Dynamics
-        if self.scheme == "euler-maruyama":
-            dynamics = LinearSDE(problem, noise, self.weights, self.learning_rate)
-        else:
-            scheme = Recursion if self.scheme == "recursion" else EffectiveSDE
-            dynamics = scheme(problem, noise, aggregator(self.aggregator), self.weights, self.learning_rate)
+        exact = parse_options(self.aggregator)[0] == "linear"
+        if scheme == "linear-sde" and not exact:
+            raise ValueError("--scheme linear-sde is linear scalarization's; others have --scheme effective-sde")
+        dynamics = build_dynamics(scheme, problem, noise, aggregator(self.aggregator), self.weights, self.learning_rate)
         record = recorded_steps(self.steps, 11)
         with Progress(console=console, transient=True) as progress:
             moments = simulate(dynamics, self.start, self.steps, paths=self.paths, seed=self.seed, record=record,
                                progress=progress)  # fmt: skip
         law = OrnsteinUhlenbeck.of(problem, noise, self.weights, self.learning_rate)
         table = Table("step", "mean", "variances", title=f"{self.aggregator}, {moments.paths} paths")
-        exact = self.aggregator == "linear"
         if exact:
             table.add_column("mean, closed form")
             table.add_column("variances, closed form")
@@ -214,7 +218,7 @@ class Sweep:
     """Simulate every point of a TOML file's grid; one tidy Parquet file. A second call runs only what is missing."""
 
     file: tyro.conf.Positional[Path]
-    """Sweep file; see sde_mtl/sweep.py for an example."""
+    """Sweep file; see sde_mtl/simulation/sweep_file.py for an example."""
     out: Path | None = None
     """Parquet file; FILE with the ending .parquet by default."""
     jobs: int = -1
@@ -286,11 +290,9 @@ def _numbers(values: Any) -> str:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Indented JSON that appears whole or not at all; NaN becomes null."""
+    """Write JSON into a folder that may be new; NaN and infinities, which JSON has not, become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    write_json(path, _finite(value), indent=1)
 
 
 def _finite(value: Any) -> Any:
@@ -298,7 +300,7 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

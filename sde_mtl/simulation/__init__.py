@@ -5,6 +5,7 @@ Recursion, EffectiveSDE, LinearSDE  the exact training loop and its SDEs
 EulerMaruyama                       any SDE of your own
 simulate                            many paths of either, as an Ensemble
 fuse                                the compiled steps of a dynamics, where there are any
+SCHEMES, build_dynamics             dynamics by name
 
 Grids of simulations are in :mod:`sde_mtl.simulation.sweep`, which needs pyarrow.
 """
@@ -14,9 +15,11 @@ from sde_mtl.simulation.dynamics import Dynamics, EffectiveSDE, LinearSDE, Recur
 from sde_mtl.simulation.ensemble import Ensemble
 from sde_mtl.simulation.euler_maruyama import EulerMaruyama
 from sde_mtl.simulation.fused import FusedSteps, fuse
+from sde_mtl.simulation.schemes import SCHEMES, build_dynamics
 from sde_mtl.simulation.state import CheckpointError
 
 __all__ = [
+    "SCHEMES",
     "CheckpointError",
     "DivergedWarning",
     "Dynamics",
@@ -27,6 +30,7 @@ __all__ = [
     "LinearSDE",
     "Recursion",
     "aggregate",
+    "build_dynamics",
     "fuse",
     "recorded_steps",
     "simulate",

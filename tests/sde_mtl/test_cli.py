@@ -2,11 +2,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import logs
 import pytest
 
+from optimizers.aggregators.by_name import AGGREGATORS
 from sde_mtl import cli
+from sde_mtl.simulation import SCHEMES
 from sde_mtl.theory import Check
 
 
@@ -53,6 +56,9 @@ def test_verify_fails_when_a_check_fails(monkeypatch: pytest.MonkeyPatch, capsys
         (["simulate", "--learning-rate", "-1"], "learning_rate = -1"),
         (["simulate", "--correlation", "-2"], "positive semidefinite"),
         (["simulate", "--aggregator", "came-grad", "--scheme", "euler-maruyama"], "others have --scheme effective-sde"),
+        (["simulate", "--aggregator", "came-grad", "--scheme", "linear-sde"], "others have --scheme effective-sde"),
+        (["simulate", "--aggregator", "sgd"], "unknown aggregator 'sgd'; there are linear, equal"),
+        (["simulate", "--aggregator", "cagrad:nu=1"], "cagrad has no option nu; it has c"),
         (["simulate", "--steps", "0"], "steps = 0"),
     ],
 )
@@ -63,11 +69,40 @@ def test_bad_requests_end_with_2_and_a_reason(
     assert message in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("options", [["--aggregator", "linear"], ["--aggregator", "came-grad"],
-                                     ["--scheme", "euler-maruyama"]])  # fmt: skip
+@pytest.mark.parametrize("options", [
+    *(["--aggregator", name] for name in AGGREGATORS), ["--aggregator", "came-grad:nu=0.6"],
+    *(["--scheme", name] for name in SCHEMES), ["--scheme", "euler-maruyama"],
+])  # fmt: skip
 def test_simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, options: list[str]) -> None:
     assert in_process(monkeypatch, "simulate", "--steps", "20", "--paths", "50", *options) == 0
     assert "50 paths" in capsys.readouterr().out
+
+
+def test_options_of_an_aggregator_change_the_simulation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shown = []
+    for name in ("came-grad", "came-grad:nu=0.2", "came-grad:nu=0.9"):
+        in_process(monkeypatch, "simulate", "--steps", "20", "--paths", "50", "--aggregator", name)
+        shown.append(capsys.readouterr().out.split("paths")[1])
+    assert shown[0] == shown[1] != shown[2]
+
+
+def test_the_old_name_of_a_scheme_works_and_tells_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shown = []
+    for scheme in ("euler-maruyama", "linear-sde"):
+        assert in_process(monkeypatch, "simulate", "--steps", "20", "--paths", "50", "--scheme", scheme) == 0
+        shown.append(capsys.readouterr().out)
+    deprecation, table = shown[0].split("\n", 1)
+    assert "is deprecated; its new name is --scheme linear-sde" in deprecation
+    assert table == shown[1]
+
+
+def test_every_scheme_can_be_chosen() -> None:
+    assert set(get_args(get_type_hints(cli.Simulate)["scheme"])) == {*SCHEMES, *cli.RENAMED}
+    assert set(cli.RENAMED.values()) <= SCHEMES.keys()
 
 
 def test_simulate_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

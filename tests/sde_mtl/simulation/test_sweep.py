@@ -9,13 +9,14 @@ import torch
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.cli import main
 from sde_mtl.problems import AdditiveNoise, Quadratic
-from sde_mtl.simulation import Recursion, simulate
+from sde_mtl.simulation import Recursion, simulate, sweep_file
 from sde_mtl.simulation import sweep as sweep_module
-from sde_mtl.simulation.sweep import SweepError, read_sweep, run_point, run_sweep
+from sde_mtl.simulation.sweep import run_point, run_sweep
+from sde_mtl.simulation.sweep_file import SweepError, read_sweep
 
-assert sweep_module.__doc__
+assert sweep_file.__doc__
 EXAMPLE = (
-    dedent(sweep_module.__doc__.split("::\n")[1])
+    dedent(sweep_file.__doc__.split("::\n")[1])
     .replace("steps = 500", "steps = 20")
     .replace("paths = 2000", "paths = 50\nrecord = 3")
 )
@@ -73,6 +74,7 @@ def test_an_interrupted_sweep_continues(file: Path, monkeypatch: pytest.MonkeyPa
     ("old", "new", "message"),
     [
         ('"came-grad"', '"came-grid"', "unknown aggregator 'came-grid'"),
+        ('name = "came-grad"', "", "missing 'name'"),
         ("[0.2, 0.6]", "[0.2, 1.6]", r"aggregator.nu = 1.6, noise.correlation = -0.6: .*nu"),
         ("[-0.6, 0.0]", "[-1.6]", "noise.correlation = -1.6: covariance must be positive semidefinite"),
         ('"aggregator.nu"', '"optimizer.nu"', '"table.key" with a table of'),
@@ -86,6 +88,7 @@ def test_an_interrupted_sweep_continues(file: Path, monkeypatch: pytest.MonkeyPa
         ("[noise]", "[noise", "is no TOML"),
         ("record = 3", 'dynamics = "ode"', "run.dynamics = 'ode' must be one of"),
         ("record = 3", 'dynamics = "linear-sde"', "needs the linear aggregator"),
+        ("record = 3", "time_step = 0.01", "time_step belongs to the SDEs"),
     ],
 )
 def test_bad_files_are_told_before_any_work(file: Path, old: str, new: str, message: str) -> None:
@@ -130,11 +133,11 @@ dynamics = "effective-sde"
 def test_a_local_dask_cluster_of_two_workers_gives_the_same(file: Path) -> None:
     distributed = pytest.importorskip("distributed")
     sweep = read_sweep(file)
-    here = run_sweep(sweep, file.parent / "here.parquet", jobs=1, backend="threading")
+    local = run_sweep(sweep, file.parent / "local.parquet", jobs=1, backend="threading")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         address = cluster.scheduler_address
-        there = run_sweep(sweep, file.parent / "there.parquet", backend="dask", scheduler=address)
-    assert there.equals(here)
+        remote = run_sweep(sweep, file.parent / "remote.parquet", backend="dask", scheduler=address)
+    assert remote.equals(local)
     with pytest.raises(SweepError, match="belong together"):
         run_sweep(sweep, file.parent / "x.parquet", backend="dask")
 
