@@ -183,9 +183,9 @@ class _Run:
 
     def fingerprint(self) -> str:
         """Of the arguments and of two steps of the first block: other dynamics, noise or options move it otherwise."""
-        begin, unwatched = self.begin, [self.target is None, self.region is None]
-        settings = [self.steps, self.paths, self.recorded, list(self.keep), *unwatched, str(begin.dtype)]
-        settings.append(begin.device.type)
+        begin = self.begin
+        settings = [self.steps, self.paths, self.recorded, list(self.keep), self.target is None, self.region is None,
+                    str(begin.dtype), begin.device.type]  # fmt: skip
         theta, numbers = begin.clone(memory_format=torch.contiguous_format), torch.arange(len(begin)).to(begin.device)
         for step in range(2):
             theta = self.dynamics.advance(theta, numbers, step, self.seed)
