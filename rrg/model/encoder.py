@@ -19,7 +19,7 @@ class ImageEncoder(nn.Module):
     Args:
         name: "convnext", "vit", or the name or folder of a pretrained model; its own channels and
             normalisation (``preprocessor_config.json``) are then used.
-        widths, depths: as :class:`rrg.model.ModelConfig`; ignored for a pretrained model.
+        widths, depths: as :class:`rrg.model.config.ModelConfig`; ignored for a pretrained model.
         patch_size: pixels of the first convolution; ignored for a pretrained model.
         image_size: pixels, for a ViT's positions.
 

@@ -68,7 +68,7 @@ class ReportGenerator(nn.Module):
         config: the architecture.
         vocabulary_size: V, number of tokens.
         max_length: L, longest report in tokens, with its begin and end marks.
-        tasks: some of :data:`rrg.model.TASKS`; parts that none of them needs are not built.
+        tasks: some of :data:`rrg.model.config.TASKS`; parts that none of them needs are not built.
         conditions: C, number of conditions to classify.
         states: S, states of each condition.
         image_size: pixels, for a ViT's positions.
