@@ -54,7 +54,7 @@ def trust_regions(pairs: Mapping[str, ArrayLike], rho: float = 0.5) -> Figure:
             r = came_grad(G, w, rho=rho)
             g, mean = G.numpy(), r.mean.numpy()
             radius = rho * float(np.linalg.norm(mean))
-            reach = 1.15 * max(*np.linalg.norm(g, axis=1), float(np.linalg.norm(mean)) + radius)
+            reach = 1.25 * max(*np.linalg.norm(g, axis=1), float(np.linalg.norm(mean)) + radius)
             _frame(axis, g, [np.full(2, -reach), np.full(2, reach)], margin=0)
             _circle(axis, mean, radius)
             _draw(axis, [*_tasks(g), (mean, "$\\mu$", GREY), (r.rectified.numpy(), "$u^*$", BLACK)])
@@ -88,9 +88,7 @@ def stages(
         combined = r.alpha.numpy() @ g
         first.plot(*g.T, color=GREY, lw=1, ls=":")
         first.plot(*combined, "o", color=GREEN, ms=5)
-        first.annotate(
-            "$g_\\alpha$", (combined[0], combined[1]), (-4, -14), textcoords="offset points", color=GREEN, fontsize=12
-        )
+        _beside(first, "$g_\\alpha$", combined, (-4, -14), GREEN)
         _draw(first, [*_tasks(g), (mean, "$\\mu$", GREY), (u, "$u^*$", BLACK)])
         first.set_title("1  rectify: u* in the trust region around μ", fontsize=10, loc="left")
 
@@ -99,7 +97,7 @@ def stages(
         _frame(second, g, reach)
         _circle(second, np.zeros(2), length, "--")
         _draw(second, [(target, "$\\kappa g_J$", ORANGE), (enhanced, "$u_{en}$", PURPLE), (u, "", BLACK)])
-        second.annotate("$u^*$", u, (10, -12), textcoords="offset points", ha="center", fontsize=12)
+        _beside(second, "$u^*$", u, (10, -12), BLACK, ha="center")
         second.set_title("2  inject: u* at the length κ‖$g_J$‖ (dashed)", fontsize=10, loc="left")
 
         _frame(third, g, reach)
@@ -145,3 +143,9 @@ def _draw(axis: Axes, vectors: Iterable[tuple[Array, str, str]]) -> None:
         axis.annotate("", (float(vector[0]), float(vector[1])), (0, 0), arrowprops=arrow)
         place = vector + 0.05 * size * vector / max(float(np.linalg.norm(vector)), 1e-12)
         axis.text(place[0], place[1], label, color=colour, ha="center", va="center", fontsize=12)
+
+
+def _beside(axis: Axes, label: str, point: Array, offset: tuple[float, float], colour: str, ha: str = "left") -> None:
+    """A label as many points away from a point of the plane."""
+    place = (float(point[0]), float(point[1]))
+    axis.annotate(label, place, offset, textcoords="offset points", color=colour, ha=ha, fontsize=12)
