@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 import tyro
@@ -32,7 +31,7 @@ from timing import Timing, compare
 
 import optimizers
 from sde_mtl import AdditiveNoise, LinearSDE, Quadratic, Recursion, aggregator, simulate
-from sde_mtl.figures.style import COLOURS, GREY, STYLE, save
+from sde_mtl.figures.style import COLOURS, GREY, canvas, save
 from sde_mtl.simulation.dynamics import Dynamics
 
 MEBIBYTE = 1 << 20
@@ -193,9 +192,7 @@ def draw_cost(
     found: Mapping[str, Mapping[str, Mapping[int, Timing]]], laws: Mapping[str, Mapping[str, PowerLaw]]
 ) -> Figure:
     """Medians with quartiles, and the fitted power laws."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(found))
+    with canvas(9.6, 3.2, columns=len(found)) as (figure, axes):
         for axis, (label, series) in zip(axes, found.items(), strict=True):
             for colour, (name, times) in zip(COLOURS, series.items(), strict=False):
                 sizes = np.array(list(times))
@@ -213,11 +210,8 @@ def draw_cost(
 
 def draw_memory(by_steps: Mapping[int, float], by_paths: Mapping[int, float]) -> Figure:
     """Peak memory beside what keeping every path would take."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
-        for axis, (label, points) in zip(
-            figure.subplots(1, 2), (("steps", by_steps), ("paths", by_paths)), strict=True
-        ):
+    with canvas(6.4, 2.8, columns=2) as (figure, axes):
+        for axis, (label, points) in zip(axes, (("steps", by_steps), ("paths", by_paths)), strict=True):
             axis.plot(
                 list(points), list(points.values()), "o-", color=COLOURS[0], lw=1, ms=4, label="peak over warm-up"
             )

@@ -53,7 +53,18 @@ def drift(ratios: Array, angles: Array, deviation: Deviation, weights: Sequence[
 
 
 def threshold(ratios: Array, angles: Array, maps: Mapping[str, Array]) -> Figure:
-    """Restoration threshold κ* over angle and norm ratio, a panel each setting; the paper's κ = 1.5 drawn in (T4)."""
+    """Restoration threshold κ* over angle and norm ratio, a panel each setting; the paper's κ = 1.5 drawn in (T4).
+
+    Args:
+        ratios: (R,) of b/a.
+        angles: (A,) φ in radians.
+        maps: title of the panel to κ* on the (R, A) grid.
+
+    Example:
+        >>> maps = {"a": np.array([[0.8, 1.2], [0.9, 1.6]])}
+        >>> threshold(np.array([0.5, 2.0]), np.array([1.0, 2.0]), maps).axes[0].get_title()
+        'a'
+    """
     degrees = np.degrees(angles)
     with canvas(3.1 * len(maps) + 0.6, 3.0, columns=len(maps), sharey=True) as (figure, axes):
         for axis, (title, values) in zip(axes, maps.items(), strict=True):
@@ -79,8 +90,8 @@ def breakdown(
     """Where the delta method breaks: measured diffusion over its prediction against the noise scale (T4).
 
     Args:
-        scales: of the noise.
-        results: label to (measured, standard error, prediction).
+        scales: (n,) of the noise, per component, relative to ‖g_1‖.
+        results: label to (measured (n,), standard error (n,), prediction).
         kinks: label to the distance of the nearest kink; a third of it is drawn as where the method should end.
     """
     with canvas(6.0, 3.0) as (figure, (axis,)):
@@ -98,7 +109,16 @@ def breakdown(
 
 
 def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
-    """Where training rests over (ν, ρ), with both predicted boundaries; LS with equal weights in words (T6)."""
+    """Where training rests over (ν, ρ), with both predicted boundaries; LS with equal weights in words (T6).
+
+    Args:
+        diagrams: a panel each.
+
+    Example:
+        >>> from sde_mtl.book import kept_result, read_phases
+        >>> [axis.get_title() for axis in phases(read_phases(kept_result("phases.json"))).axes][:2]
+        ['gradient descent', 'Adam']
+    """
     with canvas(3.6 * len(diagrams) + 0.8, 3.4, columns=len(diagrams), sharey=True) as (figure, axes):
         for axis, diagram in zip(axes, diagrams, strict=True):
             mesh = axis.pcolormesh(diagram.nus, diagram.rhos, diagram.position, cmap=DIVERGING, vmin=0, vmax=1,
@@ -121,7 +141,16 @@ def phases(diagrams: Sequence[PhaseDiagram]) -> Figure:
 
 
 def chatter(learning_rates: Sequence[float], amplitudes: Mapping[str, Array]) -> Figure:
-    """Distance from the resting point at constant learning rates (T6, T7)."""
+    """Distance from the resting point at constant learning rates (T6, T7).
+
+    Args:
+        learning_rates: (n,) η.
+        amplitudes: label to (n,) root mean square distances; below 1e-16 they are drawn there.
+
+    Example:
+        >>> chatter([0.01, 0.02], {"ν = 0.2": np.array([0.1, 0.2])}).axes[0].get_xscale()
+        'log'
+    """
     with canvas(4.6, 3.0) as (figure, (axis,)):
         for (label, values), colour in zip(amplitudes.items(), COLOURS, strict=False):
             axis.loglog(learning_rates, np.maximum(values, 1e-16), "o-", ms=4, lw=1, color=colour, label=label)
@@ -157,7 +186,17 @@ def escape(runs: Mapping[str, Mapping[str, Ensemble]]) -> Figure:
 
 
 def passage(D: Array, exact: Array, asymptotic: Array, simulated: Array, error: Array) -> Figure:
-    """Mean first-passage time of the one-dimensional well: double integral, Kramers, simulation (T10)."""
+    """Mean first-passage time of the one-dimensional well: double integral, Kramers, simulation (T10).
+
+    Args:
+        D: (n,) diffusivities.
+        exact, asymptotic, simulated: (n,) mean times.
+        error: (n,) standard errors of the simulated ones.
+
+    Example:
+        >>> passage(*np.array([[0.2, 0.1], [5.0, 9.0], [4.0, 8.0], [5.1, 8.9], [0.1, 0.2]])).axes[0].get_xlabel()
+        '1 / D'
+    """
     with canvas(4.6, 3.0) as (figure, (axis,)):
         axis.semilogy(1 / D, exact, color=BLUE, lw=1.4, label="double integral")
         axis.semilogy(1 / D, asymptotic, color=ORANGE, lw=1.4, ls="--", label="Kramers")
@@ -169,7 +208,17 @@ def passage(D: Array, exact: Array, asymptotic: Array, simulated: Array, error: 
 
 
 def orders(steps: Array, errors: Mapping[str, tuple[Array, Array]]) -> Figure:
-    """Strong error of Euler–Maruyama on shared Brownian paths against dt, with slopes 1 and ½ (T11)."""
+    """Strong error of Euler–Maruyama on shared Brownian paths against dt, with slopes 1 and ½ (T11).
+
+    Args:
+        steps: (n,) dt, from coarse to fine.
+        errors: kind of noise to (mean (n,), standard error (n,)), additive before multiplicative.
+
+    Example:
+        >>> dt = np.array([0.5, 0.25])
+        >>> len(orders(dt, {"additive": (dt, 0.01 * dt)}).axes[0].lines) > 1
+        True
+    """
     with canvas(4.6, 3.0) as (figure, (axis,)):
         for (label, (mean, error)), colour, order in zip(errors.items(), COLOURS, (1.0, 0.5), strict=False):
             axis.errorbar(steps, mean, 2 * error, fmt="o", ms=4, color=colour, capsize=2, label=f"{label} noise")

@@ -10,7 +10,14 @@ from sde_mtl.gradient_logs.analysis import PAPER_CONFLICT_RATE, LogAnalysis
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim on one log; ``outcome`` is "seen", "not seen" or "differs"."""
+    """One claim on one log.
+
+    Attributes:
+        claim: in words.
+        log: name of the optimizer that trained.
+        paper, measured: what the paper says, and what was measured, as text.
+        outcome: "seen", "not seen" or "differs".
+    """
 
     claim: str
     log: str
@@ -24,7 +31,20 @@ class Verdict:
 
 
 def verdicts(analyses: Sequence[LogAnalysis]) -> list[Verdict]:
-    """Compare each log with the paper; an interval that contains the claimed value agrees with it."""
+    """Compare each log with the paper; an interval that contains the claimed value agrees with it.
+
+    Args:
+        analyses: one or more.
+
+    Returns:
+        a row each log and claim: conflict, drift deviation, diffusion decay at every checkpoint, validity of stage 1.
+
+    Example:
+        >>> from sde_mtl.book import kept_result, read_analyses
+        >>> rows = verdicts(read_analyses(kept_result("analysis-demo.json")))
+        >>> {row.outcome for row in rows if row.claim.startswith("diffusion decay")}
+        {'not seen'}
+    """
     rows = []
     for a in analyses:
         rate = a.conflict_rate

@@ -92,6 +92,17 @@ def analyze(
 
     Raises:
         ValueError: for fewer than two tasks or eight steps, or weights that do not fit.
+
+    Example:
+        Forty steps of random gradients of two tasks:
+
+        >>> from pathlib import Path
+        >>> g = np.random.default_rng(0).normal(size=(40, 2, 30))
+        >>> log = GradientLog(Path("log"), {}, ("rg", "dc"), np.ones(2), np.arange(40), np.ones((40, 2)),
+        ...                   g @ g.transpose(0, 2, 1), g.astype(np.float32), frozen=())
+        >>> rate = analyze(log, replicates=100).conflict_rate
+        >>> rate.low < 0.5 < rate.high
+        True
     """
     w = log.task_weights if task_weights is None else np.asarray(task_weights, np.float64)
     tasks, n = len(log.tasks), len(log.steps)
