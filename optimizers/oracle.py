@@ -73,7 +73,9 @@ def dual(gradients: ArrayLike, rho: float = 0.5) -> tuple[Array, float]:
 
 
 def nearest_non_conflicting(gradients: ArrayLike) -> Array:
-    """Project the mean gradient onto {u : g_iᵀu ≥ 0 ∀i}: the rule where g_α = 0 (theory.md, section 2).
+    """Project the mean gradient onto {u : g_iᵀu ≥ 0 ∀i}: the rule where g_α = 0.
+
+    See book/dual.md, "Where the formula has no meaning".
 
     Args:
         gradients: (K, d) numbers, finite.

@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from optimizers.aggregators.base import scaled
-from optimizers.kernels.floats import EPS
+from optimizers.kernels.floats import RANK
 from optimizers.linalg import times
 
 ScaleMode = Literal["min", "median", "rmse"]
-RANK = 16 * EPS
-"""Times K and the largest eigenvalue: what eigenvalues of a float64 Gramian cannot be told from 0."""
 
 
 def aligned_mtl(

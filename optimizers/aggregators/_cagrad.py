@@ -20,7 +20,7 @@ def cagrad(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None
     * Weights: the method sees ω_i g_i. A task of weight zero takes no part, but K still counts it.
     * c < 1, as convergence to a stationary point of the weighted loss requires; from 1 on 0 would be feasible.
     * The weighted loss descends: :math:`g_J^⊤u ≥ (1-c)‖g_J‖²/K`. Tasks may be harmed: none is exactly where the
-      maximum is ≥ 0 (theory.md, T5), as for every c where the mean harms none.
+      maximum is ≥ 0 (theory T5, book/validity.md), as for every c where the mean harms none.
     * u = 0 where g_J = 0 and nowhere else. At other Pareto-stationary points, where the dual's g_α = 0, the maximum is
       attained by the point of the ball nearest its centre that harms no task.
     * Zero, duplicate and opposite gradients and singular Gramians are no special case: u is unique, its coefficients

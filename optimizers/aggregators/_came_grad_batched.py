@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from optimizers.dual.batched import solve_batch
-from optimizers.kernels.floats import EPS
+from optimizers.kernels.columns import ALPHA, MULTIPLIERS, VALUE, start
+from optimizers.kernels.floats import ROUNDING, UNSIGNED
 from optimizers.linalg import quadratic, times
 
 
 def solve_stages(
-    M: Tensor, weights: Tensor, rho: float, kappa: float, nu: float, weighted: bool, adaptive: bool
+    M: Tensor, weights: Tensor, rho: float, kappa: float, nu: float, weighted: bool, adapted: bool
 ) -> Tensor:
     """Solve B problems.
 
@@ -18,24 +19,23 @@ def solve_stages(
         weights: (B, K) float64, checked.
         rho, kappa, nu: as for :func:`optimizers.came_grad`.
         weighted: whether the centre is the weighted one (theory T7).
-        adaptive: whether fusion is adaptive (theory T9).
+        adapted: whether fusion is adaptive (theory T9).
 
     Returns:
-        (B, 5K + 6) float64, the columns of :class:`optimizers.aggregators._came_grad.CAMEGradCoefficients`.
+        (B, :func:`optimizers.kernels.columns.stages_width`) float64.
 
     Example:
+        >>> from optimizers.kernels.columns import COEFFICIENTS
         >>> eye, ones = torch.eye(2, dtype=torch.float64)[None], torch.ones(1, 2, dtype=torch.float64)
-        >>> solve_stages(eye, ones, 0.5, 1.0, 1.0, False, False)[0, -4:-2]
+        >>> first = start(COEFFICIENTS, 2)
+        >>> solve_stages(eye, ones, 0.5, 1.0, 1.0, False, False)[0, first : first + 2]
         tensor([1., 1.], dtype=torch.float64)
     """
     tasks = M.shape[-1]
     mean = torch.full_like(weights, 1.0 / tasks)
-    if weighted:
-        dual = _solve_weighted(M, weights, rho)
-        rectified = weights * (mean + dual[:, tasks : 2 * tasks])
-    else:
-        dual = solve_batch(M, mean, rho)
-        rectified = mean + dual[:, tasks : 2 * tasks]
+    dual = _solve_weighted(M, weights, rho) if weighted else solve_batch(M, mean, rho)
+    rectified = mean + dual[:, start(MULTIPLIERS, tasks) :]
+    rectified = weights * rectified if weighted else rectified
     centre = weights / tasks if weighted else mean
     rectified_norm = _norm(M, rectified)
     vanishing = (_norm(M, centre) <= _rounding(M, centre)) | (rectified_norm == 0)
@@ -44,12 +44,11 @@ def solve_stages(
     enhanced = speed[..., None] * rectified
     joint = kappa * weights
     used = torch.full_like(speed, nu)
-    if adaptive:
-        used = _adaptive_fusion(times(M, enhanced), times(M, joint), nu)
+    if adapted:
+        used = adaptive_fusion(times(M, enhanced), times(M, joint), nu)
     coefficients = (1 - used)[..., None] * enhanced + used[..., None] * joint
 
-    floor = 16 * EPS * M.diagonal(dim1=-2, dim2=-1).amax(-1)
-    valid = dual[:, 2 * tasks] >= -floor
+    valid = dual[:, VALUE] >= -UNSIGNED * M.diagonal(dim1=-2, dim2=-1).amax(-1)
     return torch.cat([dual, rectified, enhanced, coefficients, used[:, None], valid.to(M)[:, None]], -1)
 
 
@@ -69,13 +68,28 @@ def _solve_weighted(M: Tensor, weights: Tensor, rho: float) -> Tensor:
     def scatter(x: Tensor) -> Tensor:
         return torch.zeros_like(x).scatter_add(-1, index, x)
 
-    return torch.cat([scatter(solved[:, :tasks]), scatter(solved[:, tasks : 2 * tasks]), solved[:, 2 * tasks :]], -1)
+    alpha, multipliers = start(ALPHA, tasks), start(MULTIPLIERS, tasks)
+    both_vectors = scatter(solved[:, alpha:multipliers]), scatter(solved[:, multipliers:])
+    return torch.cat([solved[:, :alpha], *both_vectors], -1)
 
 
-def _adaptive_fusion(enhanced: Tensor, joint: Tensor, limit: float) -> Tensor:
-    """max{ν ≤ limit : (1−ν)·enhanced_i + ν·joint_i ≥ 0 ∀i} (T9); ``limit`` where there is none."""
+def adaptive_fusion(enhanced: Tensor, joint: Tensor, limit: float) -> Tensor:
+    """The largest ν ≤ limit that harms no task, (1−ν)e_i + νj_i ≥ 0 (theory T9); ``limit`` where there is none.
+
+    Args:
+        enhanced: (..., K) e_i = g_iᵀu_en.
+        joint: (..., K) j_i = κg_iᵀg_J.
+        limit: in [0, 1].
+
+    Returns:
+        (...) of the same dtype.
+
+    Example:
+        >>> adaptive_fusion(torch.tensor([1.0, 1.0]), torch.tensor([1.0, -3.0]), 0.5)
+        tensor(0.2500)
+    """
     size = enhanced.abs() + joint.abs()
-    enhanced = torch.where(enhanced.abs() <= 16 * EPS * size, 0.0, enhanced)
+    enhanced = torch.where(enhanced.abs() <= UNSIGNED * size, 0.0, enhanced)
     slope = joint - enhanced
     root = -enhanced / torch.where(slope == 0, 1.0, slope)
     upper = torch.where(slope < 0, root, torch.inf).amin(-1).clamp_max(limit)
@@ -90,6 +104,6 @@ def _norm(M: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _rounding(M: Tensor, centre: Tensor) -> Tensor:
-    """The largest ‖Gᵀcentre‖ that the Gramian cannot tell from zero, as in :func:`solve_centred`."""
+    """The largest ‖Gᵀcentre‖ that the Gramian cannot tell from zero, as in :mod:`optimizers.dual.batched`."""
     norms = M.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
-    return (8 * EPS) ** 0.5 * (centre * norms).sum(-1)
+    return ROUNDING**0.5 * (centre * norms).sum(-1)

@@ -11,15 +11,13 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from optimizers.aggregators._came_grad import CAMEGradCoefficients, Center, Fusion, came_grad_stages
+from optimizers.aggregators._came_grad import DEFAULTS, CAMEGradCoefficients, Center, Fusion, came_grad_stages
 from optimizers.dual.solve import DualSolution
 from optimizers.gradients._gramian import LONG, gramian
 from optimizers.gradients.checks import check_gradients, check_task_weights
 from optimizers.gradients.weighted_sum import weighted_sum
+from optimizers.kernels.floats import LARGE, SMALL
 from optimizers.linalg import power_of_two
-
-SMALL, LARGE = 1e-100, 1e100
-"""Squared norms within lose nothing to underflow or overflow that float64 gradients can tell."""
 
 
 class CAMEGradResult:
@@ -100,8 +98,8 @@ class CAMEGradResult:
         if G.dim() == 2 and coefficients.dim() == 1:
             if G.shape[1] >= LONG and not G.requires_grad:
                 (total,) = weighted_sum([[row] for row in G], coefficients.tolist())
-                assert total is not None
-                return total
+                if total is not None:
+                    return total
             return coefficients @ G
         return (coefficients[..., None, :] @ G)[..., 0, :]
 
@@ -110,11 +108,11 @@ def came_grad(
     gradients: Tensor,
     task_weights: Tensor | Sequence[float] | None = None,
     *,
-    rho: float = 0.5,
-    kappa: float = 1.5,
-    nu: float = 0.2,
-    center: Center = "mean",
-    fusion: Fusion = "fixed",
+    rho: float = DEFAULTS.rho,
+    kappa: float = DEFAULTS.kappa,
+    nu: float = DEFAULTS.nu,
+    center: Center = DEFAULTS.center,
+    fusion: Fusion = DEFAULTS.fusion,
 ) -> CAMEGradResult:
     r"""CAME-Grad's update for gradients ``G`` (arXiv:2605.22635, eq. 8–14).
 

@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 
 from optimizers.aggregators.base import unit_gramian
-from optimizers.kernels.floats import EPS
+from optimizers.kernels.floats import EPS, RANK
 from optimizers.linalg import power_of_two, times
-
-RANK = 16 * EPS
-"""Times K and the largest eigenvalue: what eigenvalues of the K cosines' matrix cannot be told from 0."""
 
 
 def imtl_g(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:

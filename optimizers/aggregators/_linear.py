@@ -12,8 +12,8 @@ def linear(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None
     r"""Coefficients of linear scalarization, :math:`F(G) = G^⊤ω = g_J`.
 
     * Weights: the coefficients themselves, so g_J is the sum of the ω_i g_i.
-    * Descends the weighted loss; may harm single tasks (theory.md, T2). Zero exactly where g_J = 0, which is
-      Pareto stationary; it moves on at every other Pareto-stationary point.
+    * Descends the weighted loss; may harm single tasks (theory T2, book/drift_deviation.md). Zero exactly where
+      g_J = 0, which is Pareto stationary; it moves on at every other Pareto-stationary point.
     * Nothing happens at zero, duplicate or opposite gradients: duplicates count twice, opposite ones cancel.
     * Does not depend on the Gramian: F is linear in G. Cost O(K).
 

@@ -8,9 +8,8 @@ from torch import Tensor
 from optimizers.aggregators.base import scaled
 from optimizers.dual.active_set import minimize_dual
 from optimizers.errors import report_unsolved
+from optimizers.kernels.floats import TOLERANCE, iteration_limit
 from optimizers.linalg import quadratic, times
-
-TOLERANCE = 1e-12
 
 
 def mgda(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) -> Tensor:
@@ -51,7 +50,7 @@ def mgda(gramian: Tensor, task_weights: Tensor | Sequence[float] | None = None) 
     batch, tasks = M.shape[:-2], M.shape[-1]
     M = M.reshape(-1, tasks, tasks)
     largest = M.diagonal(dim1=-2, dim2=-1).amax(-1)
-    alpha = minimize_dual(M, torch.zeros_like(M[..., 0]), torch.ones_like(largest), 20 * tasks + 100).alpha
+    alpha = minimize_dual(M, torch.zeros_like(M[..., 0]), torch.ones_like(largest), iteration_limit(tasks)).alpha
     gap = (quadratic(M, alpha) - times(M, alpha).amin(-1)).clamp_min(0)
     failed = gap > TOLERANCE * largest
     if failed.any():

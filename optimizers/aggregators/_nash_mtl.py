@@ -9,10 +9,9 @@ from torch import Tensor
 from optimizers.aggregators.base import unit_gramian
 from optimizers.dual.active_set import minimize_dual
 from optimizers.errors import report_unsolved
-from optimizers.kernels.floats import EPS
+from optimizers.kernels.floats import EPS, TOLERANCE, iteration_limit
 from optimizers.linalg import quadratic, times
 
-TOLERANCE = 1e-12
 STATIONARY = 64 * EPS
 MAX_ITERATIONS = 200
 HALVINGS = 2.0 ** -torch.arange(0.0, 12.0, dtype=torch.float64)
@@ -136,12 +135,12 @@ def solve_nash(
         if not len(open_):
             break
         M, b, q = C[open_], beta[open_], p[open_]
-        found, limit = _residual(M, b, q)
-        better = found < residual[open_]
-        best[open_[better]], residual[open_[better]] = b[better], found[better]
+        now, rounding = _residual(M, b, q)
+        better = now < residual[open_]
+        best[open_[better]], residual[open_[better]] = b[better], now[better]
         iterations[open_] = iteration
-        done = (found <= TOLERANCE + limit) & ((found <= 4 * tasks * EPS) | ~better)
-        converged[open_] |= found <= TOLERANCE + limit
+        done = (now <= TOLERANCE + rounding) & ((now <= 4 * tasks * EPS) | ~better)
+        converged[open_] |= now <= TOLERANCE + rounding
         open_, M, b, q = open_[~done], M[~done], b[~done], q[~done]
         beta[open_] = _newton(M, b, q)
     scale = least.sqrt() / torch.where(taking_part, norms.reshape(-1, tasks), 1.0)
@@ -162,7 +161,7 @@ def _is_stationary(C: Tensor, present: Tensor) -> Tensor:
     index = torch.where(present, torch.arange(C.shape[-1], device=C.device), first)
     rows = C.gather(-2, index[:, :, None].expand_as(C))
     M = rows.gather(-1, index[:, None, :].expand_as(C))
-    solved = minimize_dual(M, torch.zeros_like(M[..., 0]), M.new_ones(len(M)), 20 * C.shape[-1] + 100)
+    solved = minimize_dual(M, torch.zeros_like(M[..., 0]), M.new_ones(len(M)), iteration_limit(C.shape[-1]))
     return nobody | (quadratic(M, solved.alpha) <= STATIONARY)
 
 

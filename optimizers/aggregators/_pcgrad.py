@@ -109,12 +109,12 @@ def _orders(order: Order, tasks: int, generator: torch.Generator | None) -> Tens
     if isinstance(order, str):
         if order not in ("tasks", "reversed"):
             raise ValueError(f"order = {order!r} must be 'tasks', 'reversed', 'expectation' or a permutation")
-        given = list(range(tasks))[:: 1 if order == "tasks" else -1]
+        visits = list(range(tasks))[:: 1 if order == "tasks" else -1]
     elif sorted(order) == list(range(tasks)):
-        given = list(order)
+        visits = list(order)
     else:
         raise ValueError(f"order = {order} must be a permutation of 0 … {tasks - 1}")
-    return _without_own([given] * tasks)
+    return _without_own([visits] * tasks)
 
 
 def _without_own(orders: list[list[int]]) -> Tensor:

@@ -77,26 +77,34 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     return bound
 
 
-def parse_options(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of ``NAME[:option=value…]``; values are Python literals, and otherwise words.
+def parse_options(text: str, *, prefix: str = "", words: bool = True) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``NAME[:option=value…]``, with values as Python writes them.
+
+    Args:
+        text: to parse.
+        prefix: that the text may begin with, and that is no part of the name.
+        words: whether a value that is no Python literal is a word, as in ``center=weighted``; otherwise it is refused.
 
     Raises:
-        ValueError: for an option without a value, naming it.
+        ValueError: for an option without a value, or one that is refused, naming it.
 
     Example:
         >>> parse_options("came-grad:nu=0.6:center=weighted")
         ('came-grad', {'nu': 0.6, 'center': 'weighted'})
-        >>> parse_options("GradDrop:leak=[0.0,1.0]")
+        >>> parse_options("torchjd:GradDrop:leak=[0.0,1.0]", prefix="torchjd:", words=False)
         ('GradDrop', {'leak': [0.0, 1.0]})
     """
-    name, *words = text.split(":")
+    name, *settings = text.removeprefix(prefix).split(":")
+    wanted = "option=value" if words else "option=number, or a list of numbers"
     options: dict[str, Any] = {}
-    for word in words:
-        option, given, value = word.partition("=")
-        if not (option and given and value):
-            raise ValueError(f"{text!r}: {word!r} must be option=value")
+    for setting in settings:
+        option, _, value = setting.partition("=")
+        if not (option and value):
+            raise ValueError(f"{text!r}: {setting!r} must be {wanted}")
         try:
             options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError) as error:
+            if not words:
+                raise ValueError(f"{text!r}: {setting!r} must be {wanted}") from error
             options[option] = value
     return name, options

@@ -44,7 +44,7 @@ def minimize_dual(gramian: Tensor, centre_products: Tensor, radius: Tensor, max_
     a supporting one up to rounding takes that one's place if this lowers ``f``. Where :math:`g_α = 0`
     the function has a kink; there the projection of the centre onto :math:`\{u : Gu ≥ 0\}` decides
     (:func:`project_cone`).
-    The K = 2 case of this closed form is theory.md section 2; the general one extends it.
+    For K = 2 this is the closed form of book/dual.md, "Two tasks".
 
     Args:
         gramian: (B, K, K) float64, of order one.
@@ -150,9 +150,9 @@ def minimize_dual(gramian: Tensor, centre_products: Tensor, radius: Tensor, max_
         solution.iterations[finished] = iteration
         if done.all():
             break
-        left = ~done
-        open_, alpha, support = open_[left], alpha[left], support[left]
-        entering, restarted = entering[left], restarted[left]
+        going_on = ~done
+        open_, alpha, support = open_[going_on], alpha[going_on], support[going_on]
+        entering, restarted = entering[going_on], restarted[going_on]
     return solution
 
 

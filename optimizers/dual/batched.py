@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optimizers.dual.active_set import minimize_dual, polish
-from optimizers.kernels.floats import EPS, ROUNDING, TINY
+from optimizers.kernels.floats import EPS, ROUNDING, TINY, iteration_limit
 from optimizers.linalg import power_of_two, quadratic, times
 
 
@@ -21,12 +21,13 @@ def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
         rho: in [0, 1), checked.
 
     Returns:
-        (B, 2K + 4) float64, the columns of :class:`optimizers.DualSolution`.
+        (B, :func:`optimizers.kernels.columns.dual_width`) float64.
 
     Example:
+        >>> from optimizers.kernels.columns import VALUE
         >>> centre = torch.full((1, 2), 0.5, dtype=torch.float64)
-        >>> solve_batch(torch.eye(2, dtype=torch.float64)[None], centre, 0.5)[:, :2]
-        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+        >>> solve_batch(torch.eye(2, dtype=torch.float64)[None], centre, 0.5)[:, VALUE]
+        tensor([0.7500], dtype=torch.float64)
     """
     tasks = gramian.shape[-1]
     M = (gramian + gramian.mT) / 2
@@ -47,10 +48,10 @@ def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
         alpha = torch.ones_like(b)
         multipliers = _multipliers(M, alpha, radius)
     elif tasks == 2:
-        alpha = polish(M, b, radius, _two_tasks(M, b, radius))
+        alpha = polish(M, b, radius, two_tasks(M, b, radius))
         multipliers = _multipliers(M, alpha, radius)
     else:
-        solved = minimize_dual(M, b, radius, 20 * tasks + 100)
+        solved = minimize_dual(M, b, radius, iteration_limit(tasks))
         stationary = stationary | solved.stationary
         iterations = solved.iterations
         alpha = torch.where(stationary[:, None], solved.alpha, polish(M, b, radius, solved.alpha))
@@ -65,12 +66,32 @@ def solve_batch(gramian: Tensor, centre: Tensor, rho: float) -> Tensor:
     gap = (value - products.amin(-1)).clamp_min(0)
     residual = torch.where(size > 0, gap / torch.where(size > 0, size, 1.0), 0.0)
     resolvable = 4 * EPS * (largest / torch.where(length > 0, length, torch.inf)) ** 2
-    columns = torch.stack([value * scale, residual, iterations.double(), resolvable], -1)
-    return torch.cat([alpha, multipliers, columns], -1)
+    return dual_rows(value * scale, residual, iterations.double(), resolvable, alpha, multipliers)
 
 
-def _two_tasks(M: Tensor, b: Tensor, radius: Tensor) -> Tensor:
-    """Closed form for K = 2 (theory.md, section 2); (B, 2)."""
+def dual_rows(
+    value: Tensor, residual: Tensor, iterations: Tensor, resolvable: Tensor, alpha: Tensor, multipliers: Tensor
+) -> Tensor:
+    """Rows in the order of :mod:`optimizers.kernels.columns`, from four (B,) and two (B, K) tensors."""
+    return torch.cat([torch.stack([value, residual, iterations, resolvable], -1), alpha, multipliers], -1)
+
+
+def two_tasks(M: Tensor, b: Tensor, radius: Tensor) -> Tensor:
+    """The minimizers for K = 2 in closed form (book/dual.md, "Two tasks").
+
+    Args:
+        M: (B, 2, 2) float64, of order one.
+        b: (B, 2) float64, products of the gradients with the trust region's centre.
+        radius: (B,) float64.
+
+    Returns:
+        (B, 2) float64 on the simplex.
+
+    Example:
+        >>> M = torch.eye(2, dtype=torch.float64)[None]
+        >>> two_tasks(M, M.mean(-1), torch.tensor([0.25]).double())
+        tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    """
     first, cross, second = M[:, 0, 0], M[:, 0, 1], M[:, 1, 1]
     A = (first - cross) + (second - cross)
     B = cross - second

@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optimizers.dual.batched import solve_batch
-from optimizers.dual.on_cpu import cpu_problems, run
+from optimizers.dual.on_cpu import cpu_problems, run, solve_anew
 from optimizers.dual.solved_rows import SolvedRows
 from optimizers.errors import report_unsolved
 from optimizers.gradients.checks import check_gramian
-
-TOLERANCE = 1e-12
+from optimizers.kernels.columns import ALPHA, ITERATIONS, MULTIPLIERS, RESIDUAL, RESOLVABLE, VALUE, dual_width
+from optimizers.kernels.floats import TOLERANCE
 
 
 class DualSolution(SolvedRows):
     """Answer of :func:`solve_dual`; every field is batched over the leading dimensions.
 
     Args:
-        columns: (B, ≥ 2K + 4) float64: alpha, multipliers, value, residual, iterations, resolvable.
+        columns: (B, ·) float64 rows of the dual, or longer ones that begin so; :mod:`optimizers.kernels.columns` names
+            the columns.
         batch: leading dimensions, of B problems.
         tasks: K.
     """
@@ -38,7 +39,7 @@ class DualSolution(SolvedRows):
     @property
     def alpha(self) -> Tensor:
         """(..., K) float64 minimizer on the simplex. Not unique where gradients are affinely dependent."""
-        return self._vector(0)
+        return self._vector(ALPHA)
 
     @property
     def multipliers(self) -> Tensor:
@@ -47,7 +48,7 @@ class DualSolution(SolvedRows):
         Where g_α ≠ 0 it is rα/‖g_α‖; where g_α = 0 (Pareto stationary) it is the projection of μ onto
         {u : g_iᵀu ≥ 0 ∀i}.
         """
-        return self._vector(self._tasks)
+        return self._vector(MULTIPLIERS)
 
     @property
     def value(self) -> Tensor:
@@ -55,17 +56,17 @@ class DualSolution(SolvedRows):
 
         It equals min_i g_iᵀu* and is ≥ 0 iff the direction is valid (theory T5).
         """
-        return self._number(2 * self._tasks)
+        return self._number(VALUE)
 
     @property
     def residual(self) -> Tensor:
         """(...) float64, the duality gap max(f(α) − min_i g_iᵀu, 0) divided by ‖μ‖·max_i‖g_i‖."""
-        return self._number(2 * self._tasks + 1)
+        return self._number(RESIDUAL)
 
     @property
     def iterations(self) -> Tensor:
         """(...) int64, supports visited; 0 where a closed form applied."""
-        return self._number(2 * self._tasks + 2).long()
+        return self._number(ITERATIONS).long()
 
     @property
     def converged(self) -> Tensor:
@@ -73,7 +74,7 @@ class DualSolution(SolvedRows):
 
         The second term is the relative error of ‖g_α‖² in a float64 Gramian when g_α is nearly zero.
         """
-        return self._number(2 * self._tasks + 1) <= TOLERANCE + self._number(2 * self._tasks + 3)
+        return self._number(RESIDUAL) <= TOLERANCE + self._number(RESOLVABLE)
 
     def __repr__(self) -> str:
         names = ("alpha", "value", "residual", "iterations", "converged", "multipliers")
@@ -106,14 +107,12 @@ def solve_dual(gramian: Tensor, rho: float = 0.5) -> DualSolution:
     if problems is None:
         M = check_gramian(gramian)
         tasks = M.shape[-1]
-        columns = solve_batch(M.reshape(-1, tasks, tasks), M.new_full((1, tasks), 1.0 / tasks), rho)
+        columns = _solve_in_torch(M.reshape(-1, tasks, tasks), rho)
     else:
         tasks = problems.shape[1]
-        rows = np.empty((len(problems), 2 * tasks + 4))
-        unsolved = run(_kernel().solve_rows, gramian, problems, rho, rows=rows)
-        if unsolved:
-            _solve_anew(torch.from_numpy(rows), problems, rho)
-        columns = rows
+        columns = np.empty((len(problems), dual_width(tasks)))
+        if run(_kernel().solve_rows, gramian, problems, rho, rows=columns):
+            solve_anew(columns, lambda indices: _solve_in_torch(torch.from_numpy(problems[indices]), rho))
     return DualSolution(columns, gramian.shape[:-2], tasks)
 
 
@@ -139,14 +138,10 @@ def check_rho(rho: float) -> None:
         raise ValueError(f"rho = {rho} must lie in [0, 1): the trust region must not contain 0")
 
 
-def _solve_anew(columns: Tensor, problems: np.ndarray, rho: float) -> None:
-    """Rows that the kernel left unsolved, by the method in torch where it comes closer."""
-    tasks = problems.shape[1]
-    gap = 2 * tasks + 1
-    left = (~(columns[:, gap] <= _kernel().SOLVED)).nonzero()[:, 0]
-    again = solve_batch(torch.from_numpy(problems)[left], columns.new_full((1, tasks), 1.0 / tasks), rho)
-    better = again[:, gap] < columns[left, gap]
-    columns[left[better]] = again[better]
+def _solve_in_torch(M: Tensor, rho: float) -> Tensor:
+    """Rows of (B, K, K) problems, centred on the mean gradient."""
+    tasks = M.shape[-1]
+    return solve_batch(M, M.new_full((1, tasks), 1.0 / tasks), rho)
 
 
 @cache

@@ -1,9 +1,14 @@
-"""What was solved for a batch of problems, a row each; its columns become tensors when they are asked for."""
+"""What was solved for a batch of problems, a row each; its columns become tensors when they are asked for.
+
+:mod:`optimizers.kernels.columns` names the columns.
+"""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from optimizers.kernels.columns import start
 
 
 class SolvedRows:
@@ -20,8 +25,9 @@ class SolvedRows:
     def __init__(self, columns: Tensor | NDArray[np.float64], batch: tuple[int, ...], tasks: int) -> None:
         self._columns, self._batch, self._tasks = columns, batch, tasks
 
-    def _vector(self, first: int) -> Tensor:
-        """(..., K), the columns from ``first`` on."""
+    def _vector(self, vector: int) -> Tensor:
+        """(..., K), one of the vectors."""
+        first = start(vector, self._tasks)
         return self._tensor(self._columns[:, first : first + self._tasks].reshape(*self._batch, self._tasks))
 
     def _number(self, column: int) -> Tensor:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from optimizers.gradients.addresses import KINDS, Addresses, addresses
+from optimizers.gradients.addresses import Addresses, addresses
+from optimizers.gradients.arrays import KINDS, as_array
 from optimizers.gradients.checks import check_gradients
 
 CHUNK = 1 << 16
@@ -37,11 +37,12 @@ def gramian(gradients: Tensor) -> Tensor:
     if flat >= LONG and gradients.numel():
         problems = gradients.reshape(-1, *gradients.shape[-2:])
         if addresses(problems.flatten(0, 1).unbind()) is not None:
-            found = [gramian_of_parameters([[row] for row in problem]) for problem in problems]
-            return torch.stack(found).reshape(*gradients.shape[:-1], -1)
+            gramians = [gramian_of_parameters([[row] for row in problem]) for problem in problems]
+            return torch.stack(gramians).reshape(*gradients.shape[:-1], -1)
     if gradients.dim() == 2 and gradients.numel() <= CHUNK:
-        array = _array(gradients)
-        if array is not None:
+        array = as_array(gradients) if gradients.dtype in KINDS else None
+        if array is not None:  # numpy is three times as fast on small ones
+            array = array.astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # whoever needs finite numbers checks for them
                 return torch.from_numpy(array @ array.T)
     if gradients.dtype == torch.float64 or gradients.numel() <= CHUNK:
@@ -54,17 +55,6 @@ def gramian(gradients: Tensor) -> Tensor:
             g = gradients[..., first : first + width].double()
             total += g @ g.transpose(-2, -1)
     return (total + total.transpose(-2, -1)) / 2
-
-
-def _array(gradients: Tensor) -> NDArray[np.float64] | None:
-    """The same numbers for numpy, three times as fast on small ones; None where it cannot have them."""
-    plain = type(gradients) is Tensor and gradients.is_cpu and not gradients.requires_grad
-    if not plain or gradients.dtype not in KINDS:
-        return None
-    try:
-        return gradients.numpy().astype(np.float64)
-    except RuntimeError:  # inside torch.func transforms
-        return None
 
 
 def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
@@ -100,18 +90,18 @@ def gramian_of_parameters(gradients: Sequence[Sequence[Tensor | None]]) -> Tenso
             if key not in chunks:
                 chunks[key] = _Chunks(like, len(tasks))
             chunks[key].append(_flattened(tensors))
-    for found in compiled.values():
-        total += _by_kernel(found)
+    for gradients_of_dtype in compiled.values():
+        total += _by_kernel(gradients_of_dtype)
     for (_, _, tasks), accumulated in chunks.items():
         index = torch.tensor(tasks)
         total[index[:, None], index] += accumulated.finish().cpu()
     return (total + total.T) / 2
 
 
-def _by_kernel(found: Addresses) -> Tensor:
+def _by_kernel(gradients: Addresses) -> Tensor:
     from optimizers.kernels.gradients import gramian_range
 
-    return torch.from_numpy(sum(found.run(gramian_range)))
+    return torch.from_numpy(sum(gradients.run(gramian_range)))
 
 
 class _Chunks:

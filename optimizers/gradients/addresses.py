@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optimizers.gradients.arrays import KINDS, readable
 from optimizers.kernels.threads import in_threads
-
-KINDS = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}
-"""What the kernels read, as arrays that tell them the dtype."""
-
 
 SHORTEST = 1 << 21
 """Entries that are worth a thread: torch's own threads spin for some milliseconds after what they did before."""
@@ -63,7 +60,7 @@ def addresses(gradients: Sequence[Tensor | None]) -> list[int] | None:
         if g is None:
             row.append(0)
             continue
-        if type(g) is not Tensor or not g.is_cpu or g.layout != torch.strided or g.requires_grad or g.is_neg():
+        if not readable(g):
             return None
         if first is None:
             first = g

@@ -1,9 +1,12 @@
 """Refusals of gradients, Gramians and task weights that cannot be what they should be."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
+
+from optimizers.kernels.floats import TINY
 
 
 def check_gradients(gradients: Tensor) -> None:
@@ -46,7 +49,7 @@ def check_gramian(gramian: Tensor) -> Tensor:
     check_numbers(gramian, "gramian")
     if gramian.dim() < 2 or gramian.shape[-1] != gramian.shape[-2] or gramian.shape[-1] == 0:
         raise ValueError(f"gramian must have shape (..., K, K) with K >= 1, got {tuple(gramian.shape)}")
-    tolerance = torch.finfo(gramian.dtype).eps ** 0.5
+    tolerance = gramian_tolerance(gramian.dtype)
     gramian = gramian.double()
     finite = gramian.isfinite()
     if not finite.all():
@@ -66,7 +69,7 @@ def check_gramian(gramian: Tensor) -> Tensor:
             "a squared norm cannot be negative"
         )
     norms = diagonal.sqrt()
-    largest = (1 + tolerance) * norms[..., :, None] * norms[..., None, :] + torch.finfo(torch.float64).tiny
+    largest = (1 + tolerance) * norms[..., :, None] * norms[..., None, :] + TINY
     impossible = (gramian.abs() > largest) | ((gramian - gramian.mT).abs() > tolerance * largest)
     if impossible.any():
         entry = tuple(impossible.nonzero()[0].tolist())
@@ -78,6 +81,17 @@ def check_gramian(gramian: Tensor) -> Tensor:
             f"{norm_i:.6g} and {norm_j:.6g}; pass G Gᵀ"
         )
     return gramian
+
+
+@cache
+def gramian_tolerance(dtype: torch.dtype) -> float:
+    """√ε of the dtype: how far entries of a Gramian computed in it may be off, relative to ‖g_i‖‖g_j‖.
+
+    Example:
+        >>> gramian_tolerance(torch.float64) == 2.0**-26
+        True
+    """
+    return torch.finfo(dtype).eps ** 0.5
 
 
 def check_task_weights(task_weights: Tensor | Sequence[float] | None, like: Tensor) -> Tensor:

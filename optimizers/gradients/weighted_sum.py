@@ -50,32 +50,32 @@ def _sum_of_group(gradients: PartialGradients, factors: Sequence[float]) -> list
     total: list[Tensor | None] = [None] * len(gradients[0])
     compiled: dict[torch.dtype, Addresses] = {}
     outputs: dict[torch.dtype, list[int]] = {}
-    left = []
+    for_torch = []
     for position, column in enumerate(zip(*gradients, strict=True)):
         like = next((part for part in column if part is not None), None)
         if like is None:
             continue
         row = addresses(column)
         if row is None:
-            left.append(position)
+            for_torch.append(position)
             continue
         total[position] = out = torch.empty_like(like)
         if like.dtype not in compiled:
             compiled[like.dtype] = Addresses(like.dtype)
         compiled[like.dtype].append(row, like.numel())
         outputs.setdefault(like.dtype, []).append(out.data_ptr())
-    for dtype, found in compiled.items():
-        _fill(found, outputs[dtype], factors)
-    by_torch = _sum_in_torch([[of_task[i] for i in left] for of_task in gradients], factors)
-    for position, part in zip(left, by_torch, strict=True):
+    for dtype, gradients_of_dtype in compiled.items():
+        _fill(gradients_of_dtype, outputs[dtype], factors)
+    by_torch = _sum_in_torch([[of_task[i] for i in for_torch] for of_task in gradients], factors)
+    for position, part in zip(for_torch, by_torch, strict=True):
         total[position] = part
     return total
 
 
-def _fill(found: Addresses, outputs: Sequence[int], factors: Sequence[float]) -> None:
+def _fill(gradients: Addresses, outputs: Sequence[int], factors: Sequence[float]) -> None:
     from optimizers.kernels.gradients import weighted_sum_range
 
-    found.run(weighted_sum_range, np.array(factors, np.float64), np.array(outputs, np.uint64))
+    gradients.run(weighted_sum_range, np.array(factors, np.float64), np.array(outputs, np.uint64))
 
 
 def _sum_in_torch(gradients: PartialGradients, factors: Sequence[float]) -> list[Tensor | None]:

@@ -12,7 +12,7 @@ from optimizers.kernels.compiled import inlined, kernel
 
 
 @partial(kernel, forceinline=True, fastmath={"reassoc", "contract"})
-def dot(x, y, first, last):  # type: ignore[no-untyped-def]
+def dot(x, y, first, last):
     """Σ x_i y_i over first ≤ i < last, summed in any order."""
     total = 0.0
     for i in range(first, last):
@@ -21,7 +21,7 @@ def dot(x, y, first, last):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def forward(R, x, k):  # type: ignore[no-untyped-def]
+def forward(R, x, k):
     """Solve Rᵀx' = x in place."""
     for s in range(k):
         factor = x[s] * R[s, s]
@@ -31,14 +31,14 @@ def forward(R, x, k):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def backward(R, x, k):  # type: ignore[no-untyped-def]
+def backward(R, x, k):
     """Solve Rx' = x in place."""
     for s in range(k - 1, -1, -1):
         x[s] = (x[s] - dot(R[s], x, s + 1, k)) * R[s, s]
 
 
 @inlined
-def factorize(A, inverse, R, p, q, b, unit, least):  # type: ignore[no-untyped-def]
+def factorize(A, inverse, R, p, q, b, unit, least):
     """R, p and q of all tasks at once, for A scaled to unit diagonal, e = unit·inverse and b·inverse.
 
     Args:
@@ -73,7 +73,7 @@ def factorize(A, inverse, R, p, q, b, unit, least):  # type: ignore[no-untyped-d
 
 
 @inlined
-def append(R, p, q, column, e, b, k, least):  # type: ignore[no-untyped-def]
+def append(R, p, q, column, e, b, k, least):
     """Append a row of unit diagonal to M_SS; ``column`` (M_Sj on entry) becomes the new column of R.
 
     Args:
@@ -98,7 +98,7 @@ def append(R, p, q, column, e, b, k, least):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def delete(R, p, q, position, k):  # type: ignore[no-untyped-def]
+def delete(R, p, q, position, k):
     """Delete one of k rows and columns of M_SS, by Givens rotations."""
     for s in range(position):
         for t in range(position, k - 1):

@@ -1,7 +1,8 @@
 """How kernels are compiled: by numba on first use, kept on disk beside the source, run without the interpreter lock.
 
-Numba keeps a compiled function until its own file changes. Kernels call each other across files, so here the key is the
-source of every file with kernels here and in the kernel's own package: an edit anywhere compiles all of them anew.
+Numba keeps a compiled function until its own file changes. Kernels call each other and read constants across files, so
+here the key is the source of this folder and of every file with kernels in the kernel's own package: an edit anywhere
+compiles all of them anew.
 """
 
 import hashlib
@@ -44,11 +45,11 @@ def inlined(function: Callable[..., Any]) -> Any:
 @cache
 def source_stamp(module: str) -> str:
     """Hash of all sources that the kernels of a module can depend on."""
-    files = {*Path(__file__).parent.glob("*.py"), *_siblings(module)}
-    sources = [path.read_bytes() for path in sorted(files)]
+    folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sources:
-        if b"optimizers.kernels.compiled" in source or b"def source_stamp" in source:
+    for path in sorted({*folder.glob("*.py"), *_siblings(module)}):
+        source = path.read_bytes()
+        if path.parent == folder or b"optimizers.kernels.compiled" in source:
             digest.update(source)
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ With Rᵀp = 1 and Rᵀq = b on a support,
 
     β = R⁻¹(νp − q),   ν = (p·q + √(p·p (r² − c²)))/p·p,   c² = q·q − (p·q)²/p·p,
 
-minimizes f on the affine hull (theory.md, section 2). The answer carries its duality gap; the caller turns to
+minimizes f on the affine hull (book/dual.md, "More tasks"). The answer carries its duality gap; the caller turns to
 :mod:`optimizers.dual.active_set` for the rare problem that this leaves unsolved (zero gradients, Pareto stationary
 points).
 """
@@ -17,17 +17,20 @@ from collections import namedtuple
 
 import numpy as np
 
+from optimizers.kernels import columns, floats
 from optimizers.kernels.cholesky import append, backward, delete, dot, factorize, forward
+from optimizers.kernels.columns import ALPHA, ITERATIONS, MULTIPLIERS, RESIDUAL, RESOLVABLE, VALUE
 from optimizers.kernels.compiled import inlined, kernel
+from optimizers.kernels.floats import EPS, ROUNDING, SOLVED
 from optimizers.kernels.two_tasks import dual_two_tasks
 from optimizers.kernels.validity import is_gramian
 
-EPS = 2.0**-52
-ROUNDING = 8 * EPS
 LEAST_PIVOT = 1e-10
+"""The smallest squared pivot of a gradient of length one that counts as independent of the support's."""
 REFINED = 4 * EPS
-SOLVED = 1e-14
-"""Relative duality gap from which on a problem is left to :mod:`optimizers.dual.active_set`."""
+"""Duality gap, relative to f(α), that needs no Newton step."""
+
+start, iteration_limit = inlined(columns.start), inlined(floats.iteration_limit)
 
 Workspace = namedtuple(
     "Workspace",
@@ -36,14 +39,14 @@ Workspace = namedtuple(
 
 
 @kernel
-def solve_rows(problems, rho, tolerance, columns, first, last):  # type: ignore[no-untyped-def]
+def solve_rows(problems, rho, tolerance, rows, first, last):
     """Solve the problems first … last − 1 into their rows, as :func:`optimizers.dual.batched.solve_batch`.
 
     Args:
         problems: (B, K, K) float64.
         rho: relative radius.
         tolerance: of :func:`optimizers.kernels.validity.is_gramian`.
-        columns: (B, 2K + 4) float64.
+        rows: (B, ·) float64, at least :func:`optimizers.kernels.columns.dual_width` wide.
 
     Returns:
         How many have a residual above 1e-14; −1 where one is no Gramian.
@@ -55,15 +58,14 @@ def solve_rows(problems, rho, tolerance, columns, first, last):  # type: ignore[
     for i in range(first, last):
         if not is_gramian(problems[i], work.norms, tolerance):
             return -1
-        row = columns[i]
-        solve_problem(problems[i], centre, rho, row, work)
-        if not row[2 * tasks + 1] <= SOLVED:
+        solve_problem(problems[i], centre, rho, rows[i], work)
+        if not rows[i, RESIDUAL] <= SOLVED:
             unsolved += 1
     return unsolved
 
 
 @kernel
-def workspace(tasks):  # type: ignore[no-untyped-def]
+def workspace(tasks):
     """Arrays that problems of K tasks are solved in, one after another."""
     A, R = np.empty((tasks, tasks)), np.empty((tasks, tasks))
     v = np.empty((11, tasks))
@@ -74,23 +76,26 @@ def workspace(tasks):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def solve_problem(M, centre, rho, row, work):  # type: ignore[no-untyped-def]
-    """Solve one problem into a row: α, β, value, relative gap, iterations, resolvable gap.
+def solve_problem(M, centre, rho, row, work):
+    """Solve one problem into the dual's part of a row (:mod:`optimizers.kernels.columns`).
 
     Args:
         M: (K, K) float64 Gramian, checked; symmetric up to rounding.
         centre: (K,) coefficients of the trust region's centre.
         rho: relative radius.
-        row: (≥ 2K + 4,) float64. A gap of infinity says that no answer was found.
+        row: float64. A residual of infinity says that no answer was found.
         work: of :func:`workspace`.
     """
     tasks = len(M)
-    alpha, multipliers, numbers = row[:tasks], row[tasks : 2 * tasks], row[2 * tasks : 2 * tasks + 4]
-    numbers[:] = 0.0
+    at = start(ALPHA, tasks)
+    alpha = row[at : at + tasks]
+    at = start(MULTIPLIERS, tasks)
+    multipliers = row[at : at + tasks]
+    row[VALUE] = row[RESIDUAL] = row[ITERATIONS] = row[RESOLVABLE] = 0.0
     largest = 0.0
     for i in range(tasks):
         largest = max(largest, M[i, i])
-    scale = math.ldexp(1.0, math.frexp(largest)[1]) if largest > 0.0 else 1.0
+    scale = power_of_two_above(largest)
     A, b, norms = work.A, work.b, work.norms
     unit = 1.0 / scale
     for i in range(tasks):
@@ -122,7 +127,7 @@ def solve_problem(M, centre, rho, row, work):  # type: ignore[no-untyped-def]
     else:
         iterations, size = _active_set(radius, alpha, work)
         if iterations < 0:
-            numbers[1], numbers[2] = np.inf, -iterations
+            row[RESIDUAL], row[ITERATIONS] = np.inf, -iterations
             return
 
     value, length, worst = _certify(A, b, radius, alpha, multipliers)
@@ -140,14 +145,25 @@ def solve_problem(M, centre, rho, row, work):  # type: ignore[no-untyped-def]
     pull = radius / length if length > 0.0 else 0.0
     for i in range(tasks):
         multipliers[i] = pull * alpha[i]
-    numbers[0] = value * scale
-    numbers[1] = max(value - worst, 0.0) / (centre_norm * longest)
-    numbers[2] = iterations
-    numbers[3] = 4.0 * EPS * (longest / length) ** 2 if length > 0.0 else 0.0
+    row[VALUE] = value * scale
+    row[RESIDUAL] = max(value - worst, 0.0) / (centre_norm * longest)
+    row[ITERATIONS] = iterations
+    row[RESOLVABLE] = 4.0 * EPS * (longest / length) ** 2 if length > 0.0 else 0.0
 
 
 @inlined
-def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
+def power_of_two_above(x):
+    """The smallest power of two above x; 1 for 0.
+
+    Example:
+        >>> power_of_two_above(3.0), power_of_two_above(0.0)
+        (4.0, 1.0)
+    """
+    return math.ldexp(1.0, math.frexp(x)[1])
+
+
+@inlined
+def _active_set(radius, alpha, work):
     """Fill the minimizer; the number of supports visited, negative where the method gave up, and the support's size."""
     A, R, b, norms, inverse, pull = work.A, work.R, work.b, work.norms, work.inverse, work.pull
     p, q, column, beta, support, inside = work.p, work.q, work.column, work.beta, work.support, work.inside
@@ -179,8 +195,8 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
         alpha[i] = 1.0 / k if inside[i] else 0.0
     average = norms.mean()
 
-    entering = -1
-    for iteration in range(1, 20 * tasks + 100):
+    entering, limit = -1, iteration_limit(tasks)
+    for iteration in range(1, limit):
         level, root = _hull_minimizer(R, p, q, beta, radius, k)
         bounded = root > 0.0
         # α of the minimizer on the affine hull, or a direction along which f falls for ever; the first zero on the way.
@@ -261,11 +277,11 @@ def _active_set(radius, alpha, work):  # type: ignore[no-untyped-def]
                 return -iteration, k
         support[k], inside[entering] = entering, True
         k += 1
-    return -(20 * tasks + 100), k
+    return -limit, k
 
 
 @inlined
-def _hull_minimizer(R, p, q, beta, radius, k):  # type: ignore[no-untyped-def]
+def _hull_minimizer(R, p, q, beta, radius, k):
     """Fill β of the minimizer on the affine hull; f there and Σβ, or 0 for Σβ where β is a direction without end."""
     pp, pq, qq = dot(p, p, 0, k), dot(p, q, 0, k), dot(q, q, 0, k)
     slack = radius * radius - (qq - pq * pq / pp)
@@ -278,7 +294,7 @@ def _hull_minimizer(R, p, q, beta, radius, k):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _shed(R, p, q, beta, support, inside, radius, k):  # type: ignore[no-untyped-def]
+def _shed(R, p, q, beta, support, inside, radius, k):
     """Find a support to start from: leave out all tasks of negative weight, until there is none; the new size.
 
     Where f falls without end, few tasks will remain: the size is 0, and the best single task a better start.
@@ -297,7 +313,7 @@ def _shed(R, p, q, beta, support, inside, radius, k):  # type: ignore[no-untyped
 
 
 @kernel
-def _drop(R, p, q, support, inside, position, k):  # type: ignore[no-untyped-def]
+def _drop(R, p, q, support, inside, position, k):
     """Take the task at a position out of the support; the new size."""
     inside[support[position]] = False
     delete(R, p, q, position, k)
@@ -307,7 +323,7 @@ def _drop(R, p, q, support, inside, position, k):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _set_weights(alpha, beta, support, inverse, k):  # type: ignore[no-untyped-def]
+def _set_weights(alpha, beta, support, inverse, k):
     """α = β/Σβ on the support; β is scaled by the gradients' norms."""
     total = 0.0
     for s in range(k):
@@ -317,7 +333,7 @@ def _set_weights(alpha, beta, support, inverse, k):  # type: ignore[no-untyped-d
 
 
 @inlined
-def _certify(A, b, radius, alpha, products):  # type: ignore[no-untyped-def]
+def _certify(A, b, radius, alpha, products):
     """f(α), ‖g_α‖ and min_i g_iᵀu for u = centre + r g_α/‖g_α‖; fills ``products`` with all g_iᵀu."""
     tasks = len(b)
     square, value = 0.0, 0.0
@@ -335,7 +351,7 @@ def _certify(A, b, radius, alpha, products):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _newton(radius, length, value, alpha, products, trial, work, k):  # type: ignore[no-untyped-def]
+def _newton(radius, length, value, alpha, products, trial, work, k):
     """One Newton step on (Mβ + b)_S = v, βᵀMβ = r² with the factor at hand; whether it stays on the simplex."""
     R, norms, inverse, p, support = work.R, work.norms, work.inverse, work.p, work.support
     first, size = work.first, work.size

@@ -20,23 +20,23 @@ reduction = partial(kernel, fastmath={"reassoc", "contract"})
 
 
 @intrinsic
-def _pointer(typing_context, address, kind):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address, kind):
     target = types.CPointer(kind.dtype)
 
-    def cast(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def cast(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(target))
 
     return target(address, kind), cast
 
 
 @kernel
-def _entries(address, first, count, kind):  # type: ignore[no-untyped-def]
+def _entries(address, first, count, kind):
     """``count`` entries from the ``first``-th on, of the dtype of ``kind``."""
     return carray(_pointer(address + np.uint64(first * kind.itemsize), kind), count)
 
 
 @reduction
-def _two(x, y):  # type: ignore[no-untyped-def]
+def _two(x, y):
     """x·x, x·y, y·y in float64."""
     xx, xy, yy = 0.0, 0.0, 0.0
     for j in range(len(x)):
@@ -48,7 +48,7 @@ def _two(x, y):  # type: ignore[no-untyped-def]
 
 
 @reduction
-def _four(x, y, v, w):  # type: ignore[no-untyped-def]
+def _four(x, y, v, w):
     """x·v, x·w, y·v, y·w in float64."""
     xv, xw, yv, yw = 0.0, 0.0, 0.0, 0.0
     for j in range(len(x)):
@@ -61,7 +61,7 @@ def _four(x, y, v, w):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gramian_range(addresses, sizes, kind, first, last):  # type: ignore[no-untyped-def]
+def gramian_range(addresses, sizes, kind, first, last):
     """(K, K) float64 Gramian of entries first … last − 1, counted over all parameters, exactly symmetric.
 
     Args:
@@ -105,7 +105,7 @@ def gramian_range(addresses, sizes, kind, first, last):  # type: ignore[no-untyp
 
 
 @kernel
-def weighted_sum_range(addresses, sizes, factors, outputs, kind, first, last):  # type: ignore[no-untyped-def]
+def weighted_sum_range(addresses, sizes, factors, outputs, kind, first, last):
     """Write Σ c_k g_k, summed in float64, of entries first … last − 1 to the (P,) addresses ``outputs``."""
     parameters, tasks = addresses.shape
     present = np.empty(tasks + 1, np.int64)
@@ -137,7 +137,7 @@ def weighted_sum_range(addresses, sizes, factors, outputs, kind, first, last):  
 
 
 @kernel
-def _present(addresses, present):  # type: ignore[no-untyped-def]
+def _present(addresses, present):
     """List the tasks with an address in ``present``; how many."""
     count = 0
     for k in range(len(addresses)):
@@ -148,18 +148,18 @@ def _present(addresses, present):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _scale(x, factor, out):  # type: ignore[no-untyped-def]
+def _scale(x, factor, out):
     for j in range(len(x)):
         out[j] = factor * x[j]
 
 
 @kernel
-def _add(x, factor, sums):  # type: ignore[no-untyped-def]
+def _add(x, factor, sums):
     for j in range(len(x)):
         sums[j] += factor * x[j]
 
 
 @kernel
-def _add_two(x, of_x, y, of_y, sums):  # type: ignore[no-untyped-def]
+def _add_two(x, of_x, y, of_y, sums):
     for j in range(len(x)):
         sums[j] += of_x * x[j] + of_y * y[j]

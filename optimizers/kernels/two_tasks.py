@@ -1,19 +1,22 @@
-"""Two tasks in closed form, as compiled scalar functions: the dual (theory.md, section 2) and CAME-Grad's coefficients.
+"""Compiled: two tasks in closed form, as functions of numbers: the dual (book/dual.md, "Two tasks") and CAME-Grad.
 
-Written with selections instead of branches, so that a loop over many problems is vectorized. Compiled by numba on first
-use and kept on disk: import this module only where it is called.
+Written with selections instead of branches, so that a loop over many problems is vectorized.
 """
 
 import math
+from collections import namedtuple
 
 from optimizers.kernels.compiled import inlined
+from optimizers.kernels.floats import EPS, ROUNDING, TINY
+from optimizers.kernels.fusion import adaptive, narrowed
 
-EPS = 2.0**-52
-TINY = 2.0**-1022
+Stages = namedtuple("Stages", "alpha beta1 beta2 value residual resolvable u1 u2 e1 e2 nu c1 c2")
+"""α_1, β_1, β_2 and f(α) of stage 1, its relative duality gap and the one that rounding of ‖g_α‖ alone can make; the
+coefficients of u* and of u_en; the ν that was used; the coefficients of the update."""
 
 
 @inlined
-def dual_two_tasks(m11, m12, m22, b1, b2, radius):  # type: ignore[no-untyped-def]
+def dual_two_tasks(m11, m12, m22, b1, b2, radius):
     r"""Minimize :math:`f(α) = b^⊤α + r\sqrt{α^⊤Mα}` over α = (a, 1 − a).
 
     Args:
@@ -50,39 +53,23 @@ def dual_two_tasks(m11, m12, m22, b1, b2, radius):  # type: ignore[no-untyped-de
 
 
 @inlined
-def came_grad_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):  # type: ignore[no-untyped-def]
-    """CAME-Grad's coefficients (c_1, c_2) for K = 2 (arXiv:2605.22635, eq. 8–14); see :func:`optimizers.came_grad`.
+def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adapted):
+    """CAME-Grad's stages for K = 2 (arXiv:2605.22635, eq. 8–14); see :func:`optimizers.came_grad`.
 
     Args:
-        m11, m12, m22: a Gramian of gradients, at scales whose products neither overflow nor vanish.
+        m11, m12, m22: a Gramian of gradients, at a scale where its products neither overflow nor vanish.
         w1, w2: task weights ≥ 0, not both zero.
         rho, kappa, nu: as for :func:`optimizers.came_grad`.
         weighted: whether the trust region is centred on the weighted gradients (theory T7).
-        adaptive: whether ν is the largest up to ``nu`` that harms no task (theory T9).
+        adapted: whether ν is the largest up to ``nu`` that harms no task (theory T9).
 
     Returns:
-        c_1 and c_2, float64.
+        :data:`Stages`, float64.
 
     Example:
-        >>> came_grad_two_tasks(1.0, 0.0, 1.0, 1.0, 4.0, 0.5, 1.0, 1.0, False, False)
+        >>> stages = stages_two_tasks(1.0, 0.0, 1.0, 1.0, 4.0, 0.5, 1.0, 1.0, False, False)
+        >>> stages.c1, stages.c2
         (1.0, 4.0)
-    """
-    stages = stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive)
-    return stages[11], stages[12]
-
-
-@inlined
-def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):  # type: ignore[no-untyped-def]
-    """:func:`came_grad_two_tasks` with all that leads to its coefficients.
-
-    Returns:
-        α_1, β_1, β_2 and f(α) of stage 1, its relative duality gap and the one that rounding of ‖g_α‖ alone can make,
-        the coefficients of u* and of u_en, the ν that was used, c_1 and c_2.
-
-    Example:
-        >>> alpha, *_ = stages_two_tasks(1.0, 0.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0, False, False)
-        >>> alpha
-        0.5
     """
     # Stage 1, on the gradients s_i g_i. A task of weight zero takes no part where they are weighted.
     s1, s2 = (w1 if weighted else 1.0), (w2 if weighted else 1.0)
@@ -91,7 +78,7 @@ def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):
     b1, b2 = 0.5 * (n11 + n12), 0.5 * (n12 + n22)
     square = 0.5 * (b1 + b2)
     norms = 0.5 * (math.sqrt(n11) + math.sqrt(n22))
-    vanishing = square <= 8.0 * EPS * norms * norms
+    vanishing = square <= ROUNDING * norms * norms
     centre = 0.0 if vanishing else math.sqrt(square)
     radius = rho * centre
     a, length = dual_two_tasks(n11, n12, n22, b1, b2, radius)
@@ -113,27 +100,9 @@ def stages_two_tasks(m11, m12, m22, w1, w2, rho, kappa, nu, weighted, adaptive):
     e1, e2 = speed * u1, speed * u2
     j1, j2 = kappa * w1, kappa * w2
     # Stage 3.
-    if adaptive:
-        nu = adaptive_fusion_two_tasks(e1 * m11 + e2 * m12, e1 * m12 + e2 * m22, j1 * m11 + j2 * m12,
-                                       j1 * m12 + j2 * m22, nu)  # fmt: skip
+    if adapted:
+        lower, upper, harmed = narrowed(0.0, nu, False, e1 * m11 + e2 * m12, j1 * m11 + j2 * m12)
+        lower, upper, harmed = narrowed(lower, upper, harmed, e1 * m12 + e2 * m22, j1 * m12 + j2 * m22)
+        nu = adaptive(lower, upper, harmed, nu)
     c1, c2 = (1.0 - nu) * e1 + nu * j1, (1.0 - nu) * e2 + nu * j2
-    return a, beta1, beta2, value, gap, resolvable, u1, u2, e1, e2, nu, c1, c2
-
-
-@inlined
-def adaptive_fusion_two_tasks(e1, e2, j1, j2, limit):  # type: ignore[no-untyped-def]
-    """The largest ν ≤ limit with (1 − ν)e_i + νj_i ≥ 0 for both tasks (theory T9); ``limit`` where there is none.
-
-    Example:
-        >>> adaptive_fusion_two_tasks(1.0, 1.0, 1.0, -3.0, 0.5)
-        0.25
-    """
-    lower, upper, harmed = 0.0, limit, False
-    for e, j in ((e1, j1), (e2, j2)):
-        e = 0.0 if abs(e) <= 16.0 * EPS * (abs(e) + abs(j)) else e
-        slope = j - e
-        root = -e / (slope if slope != 0.0 else 1.0)
-        upper = min(upper, root) if slope < 0.0 else upper
-        lower = max(lower, root) if slope > 0.0 else lower
-        harmed = harmed or (slope == 0.0 and e < 0.0)
-    return upper if lower <= upper and upper >= 0.0 and not harmed else limit
+    return Stages(a, beta1, beta2, value, gap, resolvable, u1, u2, e1, e2, nu, c1, c2)

@@ -3,15 +3,17 @@
 import math
 
 from optimizers.kernels.compiled import kernel
-
-TINY = 2.0**-1022
+from optimizers.kernels.floats import TINY
 
 
 @kernel
-def is_gramian(M, norms, tolerance):  # type: ignore[no-untyped-def]
+def is_gramian(M, norms, tolerance):
     """Finite, symmetric, diagonal ≥ 0, entries at most ‖g_i‖‖g_j‖, the last two up to a relative tolerance.
 
-    Fills ``norms`` (K,) with ‖g_i‖ as far as it gets.
+    Args:
+        M: (K, K) float64.
+        norms: (K,) float64, filled with ‖g_i‖ as far as it gets.
+        tolerance: of :func:`optimizers.gradients.checks.gramian_tolerance`.
 
     Example:
         >>> import numpy as np

@@ -53,7 +53,7 @@ bits64, float64 = _bitcast(types.float64, types.uint64), _bitcast(types.uint64, 
 
 
 @inlined
-def log64(word):  # type: ignore[no-untyped-def]
+def log64(word):
     """log((word + ½)/2³²), float64."""
     bits = bits64(np.float64(word) + 0.5)
     exponent = np.int32(np.int64(bits - ROOT_HALF64) >> np.int64(52))
@@ -66,7 +66,7 @@ def log64(word):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def log32(word):  # type: ignore[no-untyped-def]
+def log32(word):
     """log((word + ½)/2³²), float32, as accurate near 0 as elsewhere."""
     bits = bits32(np.float32(word) + HALF)
     exponent = np.int32(np.int32(bits - ROOT_HALF32) >> np.int32(23))
@@ -81,7 +81,7 @@ def log32(word):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def turned(quadrant, cosine, sine):  # type: ignore[no-untyped-def]
+def turned(quadrant, cosine, sine):
     """cos and sin of x + quadrant·π/2 from those of x."""
     odd = (quadrant & ONE) != 0
     first, second = (sine if odd else cosine), (cosine if odd else sine)
@@ -91,7 +91,7 @@ def turned(quadrant, cosine, sine):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def nearest_quadrant(word):  # type: ignore[no-untyped-def]
+def nearest_quadrant(word):
     """2π(word + ½)/2³² as quadrant·π/2 + 2π(rest + ½)/2³², |rest| ≤ 2²⁹."""
     quadrant = np.uint32(np.uint32(word + EIGHTH) >> QUARTERS)
     return quadrant, np.int32(np.uint32(word - np.uint32(quadrant << QUARTERS)))
@@ -111,8 +111,8 @@ def box_muller(first: Any, second: Any, like: Any) -> Any:
 
 
 @overload(box_muller, jit_options=INLINED)
-def _box_muller(first, second, like):  # type: ignore[no-untyped-def]
-    def single(first, second, like):  # type: ignore[no-untyped-def]
+def _box_muller(first, second, like):
+    def single(first, second, like):
         radius = np.sqrt(-F2 * log32(first))
         quadrant, rest = nearest_quadrant(second)
         x = (np.float32(rest) + HALF) * ANGLE32
@@ -124,7 +124,7 @@ def _box_muller(first, second, like):  # type: ignore[no-untyped-def]
         a, b = turned(quadrant, cosine, sine)
         return radius * a, radius * b
 
-    def double(first, second, like):  # type: ignore[no-untyped-def]
+    def double(first, second, like):
         radius = np.sqrt(-2.0 * log64(first))
         quadrant, rest = nearest_quadrant(second)
         x = (np.float64(rest) + 0.5) * ANGLE64

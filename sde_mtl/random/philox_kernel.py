@@ -18,7 +18,7 @@ WORD = np.uint64(32)
 
 
 @inlined
-def philox(x0, x1, x2, x3, key0, key1):  # type: ignore[no-untyped-def]
+def philox(x0, x1, x2, x3, key0, key1):
     """Four words from four counter words and two key words, all uint32; see :func:`sde_mtl.random.philox`."""
     for _ in range(10):
         first, second = np.uint64(x0) * MULTIPLIER0, np.uint64(x2) * MULTIPLIER1
@@ -33,7 +33,7 @@ def philox(x0, x1, x2, x3, key0, key1):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def draw(z, paths, step, key0, key1):  # type: ignore[no-untyped-def]
+def draw(z, paths, step, key0, key1):
     """Normals of one step for LANES uint32 path numbers.
 
     Args:
@@ -50,7 +50,7 @@ def draw(z, paths, step, key0, key1):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fill_normals(out, paths, step, key0, key1):  # type: ignore[no-untyped-def]
+def fill_normals(out, paths, step, key0, key1):
     """Normals of any paths into out (n, components), float32 or float64; paths (n,) int64."""
     n, components = out.shape
     z = np.empty(4 * ((components + 3) // 4) * LANES, out.dtype)

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optimizers import came_grad_coefficients, linear
-from optimizers.aggregators.base import Aggregator
+from optimizers.aggregators import DEFAULTS, Aggregator, CAMEGradOptions, came_grad_coefficients, linear
 from optimizers.kernels.threads import in_threads
 from sde_mtl.problems import AdditiveNoise, CAGradToy, DoubleWell, Problem, Quadratic
 from sde_mtl.problems.landscapes import FLOOR
@@ -27,8 +26,6 @@ CALL = 2**30
 """Multiply-adds of one call, about: what a core does in less than a second."""
 THREADED = 2**21
 """Multiply-adds that are worth a thread."""
-
-CAME_GRAD = {"rho": 0.5, "kappa": 1.5, "nu": 0.2, "center": "mean", "fusion": "fixed"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def _linear(
 
 
 def _recursion(
-    dynamics: Recursion, noise: AdditiveNoise, options: dict[str, Any] | None, dtype: torch.dtype
+    dynamics: Recursion, noise: AdditiveNoise, options: CAMEGradOptions | None, dtype: torch.dtype
 ) -> FusedSteps | None:
     from sde_mtl.simulation import gradient_kernels
     from sde_mtl.simulation.step_kernels import advance_recursion
@@ -158,29 +155,25 @@ def _recursion(
     else:
         return None
     matrix, factor = _sparse(torch.block_diag(*curvatures), dtype), _sparse(noise.factor, dtype)
-    used = {**CAME_GRAD, **(options or {})}
     rule = (
         dynamics.learning_rate,
         dynamics.task_weights.numpy(),
         options is not None,
-        (*(float(used[name]) for name in ("rho", "kappa", "nu")), used["center"] == "weighted",
-         used["fusion"] == "adaptive"),
-    )  # fmt: skip
+        (options or DEFAULTS).numbers(),
+    )
     constants = (kind, parameters, centres.reshape(-1).to(dtype).numpy(), *matrix), factor, rule
     return FusedSteps(advance_recursion, constants, dtype, 128 + _work(2 * d, matrix, factor))
 
 
-def _came_grad_options(aggregator: Aggregator) -> dict[str, Any] | None:
+def _came_grad_options(aggregator: Aggregator) -> CAMEGradOptions | None:
     """Its options if the aggregator is CAME-Grad, else None."""
     options: dict[str, Any] = {}
     if isinstance(aggregator, partial):
-        if aggregator.args or not aggregator.keywords.keys() <= CAME_GRAD.keys():
+        if aggregator.args or not aggregator.keywords.keys() <= vars(DEFAULTS).keys():
             return None
         options = aggregator.keywords
         aggregator = aggregator.func
-    if aggregator is not came_grad_coefficients:
-        return None
-    return options
+    return CAMEGradOptions(**options) if aggregator is came_grad_coefficients else None
 
 
 def _sparse(matrix: Tensor, dtype: torch.dtype) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:

@@ -13,7 +13,7 @@ QUADRATIC, DOUBLE_WELL, CAGRAD_TOY = range(3)
 
 
 @kernel
-def add_product(y, values, columns, starts, x):  # type: ignore[no-untyped-def]
+def add_product(y, values, columns, starts, x):
     """y += Mx for M in compressed sparse rows; four columns at a time, and two rows of all columns at a time, to read
     and write x and y less often."""
     row, rows, width = 0, len(starts) - 1, len(x)
@@ -38,7 +38,7 @@ def add_product(y, values, columns, starts, x):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _add_two_rows(y, row, values, first, second, x):  # type: ignore[no-untyped-def]
+def _add_two_rows(y, row, values, first, second, x):
     """Two full rows of M, whose values begin at ``first`` and ``second``."""
     column = 0
     while column + 4 <= len(x):
@@ -58,7 +58,7 @@ def _add_two_rows(y, row, values, first, second, x):  # type: ignore[no-untyped-
 
 
 @kernel
-def quadratic(g, values, columns, starts, centres, x, offset):  # type: ignore[no-untyped-def]
+def quadratic(g, values, columns, starts, centres, x, offset):
     """g = A_k(x − c_k), A block diagonal in compressed sparse rows, centres (2d,); offset (2d, LANES) is scratch."""
     for row in range(len(g)):
         at = row % len(x)
@@ -69,7 +69,7 @@ def quadratic(g, values, columns, starts, centres, x, offset):  # type: ignore[n
 
 
 @kernel
-def double_well(g, parameters, x):  # type: ignore[no-untyped-def]
+def double_well(g, parameters, x):
     """:meth:`sde_mtl.problems.landscapes.DoubleWell.gradients`; parameters: height, sharp, flat, offset, float64."""
     height, sharp, flat, offset = parameters[0], parameters[1], parameters[2], parameters[3]
     two = len(x) == 2
@@ -88,7 +88,7 @@ def double_well(g, parameters, x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def cagrad_toy(g, floor, x):  # type: ignore[no-untyped-def]
+def cagrad_toy(g, floor, x):
     """:meth:`sde_mtl.problems.landscapes.CAGradToy.gradients`, by hand."""
     for lane in range(LANES):
         a, b = float(x[0, lane]), float(x[1, lane])

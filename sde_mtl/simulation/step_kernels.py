@@ -7,17 +7,16 @@ arithmetic does not depend on its place, its company or how the steps are divide
 import numpy as np
 
 from optimizers.kernels.compiled import kernel
-from optimizers.kernels.two_tasks import came_grad_two_tasks
+from optimizers.kernels.floats import LARGE, SMALL
+from optimizers.kernels.two_tasks import stages_two_tasks
 from sde_mtl.random.philox_kernel import LANES, draw
 from sde_mtl.simulation.gradient_kernels import CAGRAD_TOY, DOUBLE_WELL, add_product, cagrad_toy, double_well, quadratic
 
-SMALL, LARGE = 1e-100, 1e100
-"""Gramians within need no scaling before their entries are multiplied."""
 UP, DOWN = 2.0**500, 2.0**-500
 
 
 @kernel
-def load(x, live, paths, theta, alive, begin, first_path):  # type: ignore[no-untyped-def]
+def load(x, live, paths, theta, alive, begin, first_path):
     """LANES rows of theta from ``begin`` on; past the end, a path at 0 that nobody reads."""
     for lane in range(LANES):
         inside = begin + lane < len(theta)
@@ -28,7 +27,7 @@ def load(x, live, paths, theta, alive, begin, first_path):  # type: ignore[no-un
 
 
 @kernel
-def store(x, live, theta, alive, begin):  # type: ignore[no-untyped-def]
+def store(x, live, theta, alive, begin):
     for lane in range(min(LANES, len(theta) - begin)):
         alive[begin + lane] = live[lane] > 0
         for row in range(len(x)):
@@ -36,7 +35,7 @@ def store(x, live, theta, alive, begin):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def settle(x, change, live, bound):  # type: ignore[no-untyped-def]
+def settle(x, change, live, bound):
     """x += change; a path that is NaN or not below the bound rests at 0 from now on."""
     for row in range(len(x)):
         for lane in range(LANES):
@@ -48,7 +47,7 @@ def settle(x, change, live, bound):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def advance_linear(theta, alive, first_path, step, count, keys, bound, drift, noise):  # type: ignore[no-untyped-def]
+def advance_linear(theta, alive, first_path, step, count, keys, bound, drift, noise):
     """θ += b + Aθ + Bz, ``count`` times, z standard normal.
 
     Args:
@@ -83,7 +82,7 @@ def advance_linear(theta, alive, first_path, step, count, keys, bound, drift, no
 
 
 @kernel
-def coefficients(c, g, weights, options):  # type: ignore[no-untyped-def]
+def coefficients(c, g, weights, options):
     """CAME-Grad's coefficients (2, LANES) float64 from the gradients (2d, LANES) of two tasks."""
     d = len(g) // 2
     rho, kappa, nu, weighted, adaptive = options
@@ -104,18 +103,16 @@ def coefficients(c, g, weights, options):  # type: ignore[no-untyped-def]
     # Two loops with a literal each, for LLVM to vectorize both.
     if adaptive:
         for lane in range(LANES):
-            c[0, lane], c[1, lane] = came_grad_two_tasks(
-                m[0, lane], m[1, lane], m[2, lane], w1, w2, rho, kappa, nu, weighted, True
-            )
+            stages = stages_two_tasks(m[0, lane], m[1, lane], m[2, lane], w1, w2, rho, kappa, nu, weighted, True)
+            c[0, lane], c[1, lane] = stages.c1, stages.c2
     else:
         for lane in range(LANES):
-            c[0, lane], c[1, lane] = came_grad_two_tasks(
-                m[0, lane], m[1, lane], m[2, lane], w1, w2, rho, kappa, nu, weighted, False
-            )
+            stages = stages_two_tasks(m[0, lane], m[1, lane], m[2, lane], w1, w2, rho, kappa, nu, weighted, False)
+            c[0, lane], c[1, lane] = stages.c1, stages.c2
 
 
 @kernel
-def advance_recursion(theta, alive, first_path, step, count, keys, bound, problem, noise, rule):  # type: ignore[no-untyped-def]
+def advance_recursion(theta, alive, first_path, step, count, keys, bound, problem, noise, rule):
     """θ −= ηGᵀc with observed gradients G of two tasks, ``count`` times; arguments as in :func:`advance_linear`, and
 
     Args:

@@ -14,8 +14,8 @@ from torch.nn.utils import parameters_to_vector
 
 from optimizers import CAMEGrad, MultiTaskOptimizer, linear
 from optimizers.errors import SolverError, SolverWarning, collect_unsolved, report_unsolved
+from optimizers.kernels.columns import RESIDUAL
 
-GAP = 2 * 2 + 1
 WEIGHTS = [1.0, 4.0]
 
 
@@ -89,12 +89,12 @@ def test_came_grad_reports_what_its_dual_says(
 
     def stage_rows(*args: Any) -> int:
         kernel.stage_rows(*args)
-        args[-3][:, GAP] = 1.0
+        args[-3][:, RESIDUAL] = 1.0
         return len(args[-3])
 
     def unconverged(*args: Any) -> Tensor:
         columns = solve_stages(*args)
-        columns[:, GAP] = 1.0
+        columns[:, RESIDUAL] = 1.0
         return columns
 
     monkeypatch.setattr(module, "_kernel", lambda: SimpleNamespace(stage_rows=stage_rows, SOLVED=kernel.SOLVED))
