@@ -1,4 +1,4 @@
-"""``python -m optimizers.testing.book PATH``: the page of the book on TorchJD's aggregators and ours, as Markdown."""
+"""``python benchmarks/conformance.py PATH``: the page of the book on TorchJD's aggregators and ours, as Markdown."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from optimizers.testing.command import Options, options
 from optimizers.testing.properties import PROPERTIES
 from optimizers.testing.verdict import Verdict, judge
 
-COMMAND = "python -m optimizers.testing.book"
+COMMAND = "python benchmarks/conformance.py"
 LOOSE = 1e-3
 """TorchJD's own tests take up to 4e-4 for rounding, for its regularization is of that order."""
 OURS = (

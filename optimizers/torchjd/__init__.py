@@ -1,6 +1,7 @@
 """TorchJD (https://torchjd.org) both ways: its aggregators in our training step, ours in its functions.
 
     torchjd_aggregator            any of TorchJD's aggregators by name, for :class:`optimizers.MultiTaskOptimizer`
+    torchjd_by_name               the same with options written as in ``torchjd:CAGrad:c=0.5``
     CAMEGrad, CAMEGradWeighting   CAME-Grad for ``torchjd.autojac`` and for the engine of ``torchjd.autogram``
     as_aggregator, as_weighting   any aggregator of ours for the same
 
@@ -10,7 +11,12 @@ TorchJD is optional, ``pip install 'sde-mtl[peers]'``; without it the first use 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from optimizers.torchjd.by_name import TorchJDGramianAggregator, TorchJDMatrixAggregator, torchjd_aggregator
+from optimizers.torchjd.by_name import (
+    TorchJDGramianAggregator,
+    TorchJDMatrixAggregator,
+    torchjd_aggregator,
+    torchjd_by_name,
+)
 from optimizers.torchjd.installed import installed
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ __all__ = [
     "as_aggregator",
     "as_weighting",
     "torchjd_aggregator",
+    "torchjd_by_name",
 ]
 
 SUBCLASSES = {

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optimizers.aggregators.by_name import parse_options
 from optimizers.gradients.checks import check_gradients, check_gramian, check_task_weights
 from optimizers.torchjd.installed import installed
 
 BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")
+PREFIX = "torchjd:"
+"""Of names that mean TorchJD's method, where names of ours are given as well."""
 NEED_NO_MORE_THAN_A_ROOT = ("Constant", "Mean", "NashMTL", "Random", "Sum")
 
 
@@ -67,6 +70,36 @@ def torchjd_aggregator(
     if isinstance(module, aggregation.GramianWeightedAggregator) or name in NEED_NO_MORE_THAN_A_ROOT:
         return TorchJDGramianAggregator(module, seed)
     return TorchJDMatrixAggregator(module, tensors, seed)
+
+
+def torchjd_by_name(text: str, tasks: int) -> "TorchJDGramianAggregator | TorchJDMatrixAggregator":
+    """A TorchJD aggregator with its options, as command lines give them: ``torchjd:NAME[:option=value…]``.
+
+    Args:
+        text: with values as Python writes them; NashMTL's ``n_tasks`` may be left out.
+        tasks: K.
+
+    Raises:
+        ValueError: for an unknown name or option, a missing option, or a value that is no number, naming it.
+        ImportError: as :func:`torchjd_aggregator`.
+
+    Example:
+        >>> torchjd_by_name("torchjd:TrimmedMean:trim_number=1", 3)
+        TorchJDMatrixAggregator(TrimmedMean(trim_number=1))
+        >>> torchjd_by_name("torchjd:CAGrad:c=big", 2)
+        Traceback (most recent call last):
+        ValueError: optimizer 'torchjd:CAGrad:c=big': 'c=big' must be option=number, or a list of numbers
+    """
+    try:
+        method, options = parse_options(text, prefix=PREFIX, words=False)
+    except ValueError as error:
+        raise ValueError(f"optimizer {error}") from error
+    if method == "NashMTL":
+        options = {"n_tasks": tasks} | options
+    try:
+        return torchjd_aggregator(method, **options)
+    except TypeError as error:
+        raise ValueError(f"optimizer {text!r}: {error}; write {PREFIX}{method}:option=value") from error
 
 
 class _Adapter:

@@ -1,9 +1,13 @@
 """CAME-Grad as TorchJD's ``Aggregator`` and ``Weighting``."""
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from optimizers.aggregators._came_grad import (
+    DEFAULTS,
     CAMEGradCoefficients,
     Center,
     Fusion,
@@ -14,6 +18,8 @@ from optimizers.aggregators._came_grad import (
 from optimizers.gradients.checks import check_task_weights
 from optimizers.torchjd.weighting import FunctionAggregator, FunctionWeighting, TaskWeights
 
+OPTIONS = tuple(vars(DEFAULTS))
+
 
 class CAMEGradWeighting(FunctionWeighting):
     """CAME-Grad's coefficients of a Gramian, for ``torchjd.autogram.Engine`` (arXiv:2605.22635, eq. 8–14).
@@ -23,7 +29,7 @@ class CAMEGradWeighting(FunctionWeighting):
             assigned between calls; the next call checks them.
 
     Attributes:
-        last: :class:`optimizers.aggregators._came_grad_update.CAMEGradCoefficients` of the last call, whose ``valid``
+        last: :class:`optimizers.aggregators._came_grad.CAMEGradCoefficients` of the last call, whose ``valid``
             is the certificate that every task improves along the rectified direction (theory T5); None before the
             first.
 
@@ -42,11 +48,11 @@ class CAMEGradWeighting(FunctionWeighting):
     def __init__(
         self,
         *,
-        rho: float = 0.5,
-        kappa: float = 1.5,
-        nu: float = 0.2,
-        center: Center = "mean",
-        fusion: Fusion = "fixed",
+        rho: float = DEFAULTS.rho,
+        kappa: float = DEFAULTS.kappa,
+        nu: float = DEFAULTS.nu,
+        center: Center = DEFAULTS.center,
+        fusion: Fusion = DEFAULTS.fusion,
         task_weights: TaskWeights = None,
     ) -> None:
         super().__init__(came_grad_coefficients, task_weights)
@@ -62,22 +68,13 @@ class CAMEGradWeighting(FunctionWeighting):
 
     def coefficients(self, gramian: Tensor) -> Tensor:
         """(K,) float64."""
-        self.last = came_grad_stages(
-            gramian,
-            self.task_weights,
-            rho=self.rho,
-            kappa=self.kappa,
-            nu=self.nu,
-            center=self.center,
-            fusion=self.fusion,
-        )
+        options = {name: getattr(self, name) for name in OPTIONS}
+        self.last = came_grad_stages(gramian, self.task_weights, **options)
         return self.last.coefficients
 
     def extra_repr(self) -> str:
         """The options."""
-        return ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in ("rho", "kappa", "nu", "center", "fusion", "task_weights")
-        )
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*OPTIONS, "task_weights"))
 
 
 class CAMEGrad(FunctionAggregator):
@@ -106,16 +103,7 @@ class CAMEGrad(FunctionAggregator):
 
     gramian_weighting: CAMEGradWeighting
 
-    def __init__(
-        self,
-        *,
-        rho: float = 0.5,
-        kappa: float = 1.5,
-        nu: float = 0.2,
-        center: Center = "mean",
-        fusion: Fusion = "fixed",
-        task_weights: TaskWeights = None,
-    ) -> None:
-        super().__init__(
-            CAMEGradWeighting(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion, task_weights=task_weights)
-        )
+    __signature__ = inspect.signature(CAMEGradWeighting)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(CAMEGradWeighting(**options))
