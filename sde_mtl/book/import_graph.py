@@ -7,6 +7,7 @@ and so is a file at the package's root; the ``__init__`` of a package is its fac
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +70,19 @@ class ImportGraph:
             ('rrg.data', 'optimizers.oracle', 'optimizers')
         """
         return ".".join(module.split(".")[:2])
+
+    def folders(self, package: str) -> dict[str, str]:
+        """The folders of a package, each with the first sentence or paragraph of what its ``__init__`` says of it."""
+        return {
+            module: self.describe(module)
+            for module, path in self.files.items()
+            if module.startswith(f"{package}.") and path.name == "__init__.py"
+        }
+
+    def describe(self, module: str) -> str:
+        """The first paragraph of a module's docstring on one line, roles and literals in single quotes of code."""
+        described = ast.get_docstring(ast.parse(self.files[module].read_text(encoding="utf-8"))) or ""
+        return re.sub(r"(?::\w+:|`)?`~?([^`]+)``?", r"`\1`", " ".join(described.split("\n\n")[0].split()))
 
     def others(self, module: str) -> set[str]:
         """What a module imports from elsewhere: the standard library and other distributions."""
