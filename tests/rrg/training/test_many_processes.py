@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,18 +25,11 @@ COMMAND += ["--model.encoder-widths", "8", "16", "--model.encoder-depths", "1", 
 COMMAND += ["--model.decoder-width", "16", "--model.decoder-layers", "1", "--tasks", "rg,dc,ita,re", "--lr", "1e-3"]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def train(out: Path, processes: int, *options: str) -> list[dict[str, float]]:
     """The records of a run under torchrun, or of one plain process."""
     launch = [sys.executable]
     if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        launch += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
         [*launch, *COMMAND, "--out", str(out), *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=90, check=False,
