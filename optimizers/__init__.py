@@ -20,21 +20,26 @@ leading batch dimensions.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from optimizers.aggregators._aligned_mtl import aligned_mtl
-from optimizers.aggregators._cagrad import cagrad
-from optimizers.aggregators._came_grad import came_grad_coefficients, came_grad_stages
-from optimizers.aggregators._came_grad_update import CAMEGradResult, came_grad
-from optimizers.aggregators._imtl_g import imtl_g
-from optimizers.aggregators._linear import linear
-from optimizers.aggregators._mgda import mgda
-from optimizers.aggregators._nash_mtl import NashSolution, nash_mtl, solve_nash
-from optimizers.aggregators._pcgrad import pcgrad
-from optimizers.aggregators.base import JacobianAggregator
+from optimizers.aggregators import (
+    CAMEGradResult,
+    JacobianAggregator,
+    NashSolution,
+    aligned_mtl,
+    cagrad,
+    came_grad,
+    came_grad_coefficients,
+    came_grad_stages,
+    imtl_g,
+    linear,
+    mgda,
+    nash_mtl,
+    pcgrad,
+    solve_nash,
+)
 from optimizers.callbacks import JSONLWriter, TensorBoardWriter
-from optimizers.dual.solve import DualSolution, solve_dual
+from optimizers.dual import DualSolution, solve_dual
 from optimizers.errors import NonFiniteError, SolverError, SolverWarning, report_unsolved
-from optimizers.gradients._gramian import gramian
-from optimizers.gradients._task_gradients import task_gradients
+from optimizers.gradients import gramian, task_gradients
 from optimizers.monitor import ConflictMonitor, ConflictReading
 from optimizers.training import CAMEGrad, GradientMemory, MultiTaskOptimizer, StepDiagnostics
 

@@ -1,7 +1,6 @@
 """Options of a training run, checked before any work is done."""
 
 import dataclasses
-import inspect
 import json
 import math
 from dataclasses import dataclass, field
@@ -10,16 +9,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from optimizers import came_grad_coefficients
-from optimizers.aggregators._came_grad import check_options
+from optimizers.aggregators import DEFAULTS, CAMEGradOptions
 from rrg.aggregators import check_optimizer
 from rrg.files import check_exist
 from rrg.model import DEFAULT_WEIGHTS, TASKS, ModelConfig
 
-CAME_GRAD: dict[str, Any] = {
-    name: option.default for name, option in inspect.signature(came_grad_coefficients).parameters.items()
-}
-"""Defaults of CAME-Grad's options."""
 PATHS = ("out", "reports", "annotation", "images", "chexbert", "chexbert_vocab")
 
 
@@ -77,15 +71,15 @@ class TrainConfig:
     optimizer: str = "came-grad"
     """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl, or
     TorchJD's methods such as torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
-    rho: float = CAME_GRAD["rho"]
+    rho: float = DEFAULTS.rho
     """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
-    kappa: float = CAME_GRAD["kappa"]
+    kappa: float = DEFAULTS.kappa
     """CAME-Grad: magnitude enhancement, >= 1."""
-    nu: float = CAME_GRAD["nu"]
+    nu: float = DEFAULTS.nu
     """CAME-Grad: share of the joint gradient, in [0, 1]."""
-    center: Literal["mean", "weighted"] = CAME_GRAD["center"]
+    center: Literal["mean", "weighted"] = DEFAULTS.center
     """CAME-Grad: centre of the trust region; mean is the paper's."""
-    fusion: Literal["fixed", "adaptive"] = CAME_GRAD["fusion"]
+    fusion: Literal["fixed", "adaptive"] = DEFAULTS.fusion
     """CAME-Grad: fixed is the paper's."""
     shared: bool = False
     """Resolve conflicts on the shared parameters only; task heads follow the weighted sum."""
@@ -173,7 +167,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._check_tasks()
         check_optimizer(self.optimizer, len(self.tasks))
-        check_options(rho=self.rho, kappa=self.kappa, nu=self.nu, center=self.center, fusion=self.fusion)
+        CAMEGradOptions(self.rho, self.kappa, self.nu, self.center, self.fusion)
         for name in ("epochs", "lr", "weight_decay", "clip_norm", "clip_value", "logit_adjustment"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be finite, got {getattr(self, name)}")

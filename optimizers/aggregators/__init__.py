@@ -7,7 +7,7 @@ came_grad_coefficients              CAME-Grad as an aggregator
 came_grad_stages                    with all that leads to its coefficients, CAMEGradCoefficients
 came_grad, CAMEGradResult           CAME-Grad on the gradients themselves
 CAMEGradOptions, DEFAULTS           its hyperparameters, checked, and those of the paper
-AGGREGATORS, aggregator,
+AGGREGATORS, aggregator, TORCHJD,
 parse_options                       aggregators by name, with options written as in ``cagrad:c=0.4``
 Aggregator, JacobianAggregator,
 check_aggregator                    what an aggregator is
@@ -23,7 +23,6 @@ from optimizers.aggregators._came_grad import (
     Fusion,
     came_grad_coefficients,
     came_grad_stages,
-    check_options,
 )
 from optimizers.aggregators._came_grad_update import CAMEGradResult, came_grad
 from optimizers.aggregators._imtl_g import imtl_g
@@ -32,11 +31,12 @@ from optimizers.aggregators._mgda import mgda
 from optimizers.aggregators._nash_mtl import NashSolution, nash_mtl, solve_nash
 from optimizers.aggregators._pcgrad import pcgrad
 from optimizers.aggregators.base import Aggregator, JacobianAggregator, check_aggregator
-from optimizers.aggregators.by_name import AGGREGATORS, aggregator, equal, parse_options
+from optimizers.aggregators.by_name import AGGREGATORS, TORCHJD, aggregator, equal, parse_options
 
 __all__ = [
     "AGGREGATORS",
     "DEFAULTS",
+    "TORCHJD",
     "Aggregator",
     "CAMEGradCoefficients",
     "CAMEGradOptions",
@@ -52,7 +52,6 @@ __all__ = [
     "came_grad_coefficients",
     "came_grad_stages",
     "check_aggregator",
-    "check_options",
     "equal",
     "imtl_g",
     "linear",

@@ -179,15 +179,6 @@ def came_grad_stages(
     return _stages(gramian, task_weights, _numbers(rho, kappa, nu, center, fusion))
 
 
-def check_options(*, rho: float, kappa: float, nu: float, center: str, fusion: str) -> None:
-    """Refuse hyperparameters outside their domain, as :class:`CAMEGradOptions` does.
-
-    Raises:
-        ValueError: naming the value and the domain.
-    """
-    CAMEGradOptions(rho, kappa, nu, center, fusion)  # type: ignore[arg-type]
-
-
 Numbers = tuple[float, float, float, bool, bool]
 
 

@@ -44,6 +44,10 @@ AGGREGATORS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+TORCHJD = "torchjd:"
+"""What the names of TorchJD's methods begin with; :func:`optimizers.torchjd.torchjd_by_name` makes them."""
+
+
 def aggregator(name: str, **options: Any) -> Aggregator:
     """An aggregator with its options bound.
 

@@ -24,8 +24,8 @@ except ModuleNotFoundError as error:
     raise ImportError("optimizers.testing needs hypothesis; pip install 'sde-mtl[testing]'") from error
 
 from optimizers.testing import strategies
+from optimizers.testing._subject import Subject, load, subject
 from optimizers.testing.properties import PROPERTIES, Property
-from optimizers.testing.subject import Subject, load, subject
 from optimizers.testing.verdict import Verdict, conformance, table
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optimizers.gradients._gramian import gramian
-from optimizers.testing.subject import Subject
+from optimizers.testing._subject import Subject
 
 INFINITE = float("inf")
 TINY = torch.finfo(torch.float64).tiny

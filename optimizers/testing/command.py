@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optimizers.testing._subject import Subject, Takes, load
 from optimizers.testing.properties import PROPERTIES
-from optimizers.testing.subject import Subject, Takes, load
 from optimizers.testing.verdict import EXAMPLES, TOLERANCE, Verdict, check_effort, known, table, unmet
 
 SUBJECT = "optimizers_testing_subject"

@@ -13,9 +13,9 @@ import torch
 from hypothesis import strategies as st
 
 from optimizers.testing import checks
+from optimizers.testing._subject import Subject
 from optimizers.testing.checks import Case, Finding
 from optimizers.testing.strategies import EXACT, KINDS, Matrix, gradients, task_weights
-from optimizers.testing.subject import Subject
 
 SCALES = (1.0, 0.0, 1e-30, 1e-10, 1e3, 1e5, 1e10, 1e15)
 CONTRARY = (

@@ -9,10 +9,10 @@ import torch
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
+from optimizers.testing._subject import Subject, Takes, load, subject
 from optimizers.testing.checks import INFINITE, Case, Finding
 from optimizers.testing.properties import PROPERTIES, Property, cases
 from optimizers.testing.strategies import TASKS
-from optimizers.testing.subject import Subject, Takes, load, subject
 
 Outcome = Literal["holds", "fails", "not applicable"]
 EXAMPLES = 300

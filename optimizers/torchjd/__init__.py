@@ -11,13 +11,13 @@ TorchJD is optional, ``pip install 'sde-mtl[peers]'``; without it the first use 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from optimizers.torchjd._installed import installed
 from optimizers.torchjd.by_name import (
     TorchJDGramianAggregator,
     TorchJDMatrixAggregator,
     torchjd_aggregator,
     torchjd_by_name,
 )
-from optimizers.torchjd.installed import installed
 
 if TYPE_CHECKING:
     from optimizers.torchjd.came_grad import CAMEGrad, CAMEGradWeighting

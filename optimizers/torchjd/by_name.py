@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.by_name import parse_options
+from optimizers.aggregators.by_name import TORCHJD, parse_options
 from optimizers.gradients.checks import check_gradients, check_gramian, check_task_weights
-from optimizers.torchjd.installed import installed
+from optimizers.torchjd._installed import installed
 
 BASES = ("Aggregator", "WeightedAggregator", "GramianWeightedAggregator")
-PREFIX = "torchjd:"
 """Of names that mean TorchJD's method, where names of ours are given as well."""
 NEED_NO_MORE_THAN_A_ROOT = ("Constant", "Mean", "NashMTL", "Random", "Sum")
 
@@ -91,7 +90,7 @@ def torchjd_by_name(text: str, tasks: int) -> "TorchJDGramianAggregator | TorchJ
         ValueError: optimizer 'torchjd:CAGrad:c=big': 'c=big' must be option=number, or a list of numbers
     """
     try:
-        method, options = parse_options(text, prefix=PREFIX, words=False)
+        method, options = parse_options(text, prefix=TORCHJD, words=False)
     except ValueError as error:
         raise ValueError(f"optimizer {error}") from error
     if method == "NashMTL":
@@ -99,7 +98,7 @@ def torchjd_by_name(text: str, tasks: int) -> "TorchJDGramianAggregator | TorchJ
     try:
         return torchjd_aggregator(method, **options)
     except TypeError as error:
-        raise ValueError(f"optimizer {text!r}: {error}; write {PREFIX}{method}:option=value") from error
+        raise ValueError(f"optimizer {text!r}: {error}; write {TORCHJD}{method}:option=value") from error
 
 
 class _Adapter:

@@ -9,11 +9,11 @@ from torch import Tensor
 from optimizers.aggregators._came_grad import (
     DEFAULTS,
     CAMEGradCoefficients,
+    CAMEGradOptions,
     Center,
     Fusion,
     came_grad_coefficients,
     came_grad_stages,
-    check_options,
 )
 from optimizers.gradients.checks import check_task_weights
 from optimizers.torchjd.weighting import FunctionAggregator, FunctionWeighting, TaskWeights
@@ -56,7 +56,7 @@ class CAMEGradWeighting(FunctionWeighting):
         task_weights: TaskWeights = None,
     ) -> None:
         super().__init__(came_grad_coefficients, task_weights)
-        check_options(rho=rho, kappa=kappa, nu=nu, center=center, fusion=fusion)
+        CAMEGradOptions(rho, kappa, nu, center, fusion)
         if task_weights is not None:
             check_task_weights(task_weights, torch.empty(len(task_weights), len(task_weights)))
         self.rho = rho

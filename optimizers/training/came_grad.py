@@ -1,13 +1,20 @@
 """CAME-Grad as a drop-in optimizer."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optimizers.aggregators._came_grad import Center, Fusion, came_grad_coefficients, came_grad_stages, check_options
+from optimizers.aggregators._came_grad import (
+    DEFAULTS,
+    CAMEGradOptions,
+    Center,
+    Fusion,
+    came_grad_coefficients,
+    came_grad_stages,
+)
 from optimizers.errors import OnSolverFailure
 from optimizers.training.joint_update import Observer
 from optimizers.training.options import OnNonFinite
@@ -19,33 +26,24 @@ class CAMEGradAggregator:
     """CAME-Grad's coefficients, with what its first stage says of them.
 
     Args:
-        rho, kappa, nu, center, fusion: as in :func:`optimizers.came_grad`; they may be changed between steps.
-
-    Raises:
-        ValueError: for options outside their domain, naming the value.
+        options: of CAME-Grad; others may be assigned between steps.
 
     Example:
-        >>> coefficients, diagnostics = CAMEGradAggregator(nu=1.0, kappa=1.0).solve(torch.eye(2), torch.ones(2))
+        >>> linear = CAMEGradAggregator(CAMEGradOptions(nu=1.0, kappa=1.0))
+        >>> coefficients, diagnostics = linear.solve(torch.eye(2), torch.ones(2))
         >>> coefficients, diagnostics["valid"]
         (tensor([1., 1.], dtype=torch.float64), True)
     """
 
-    rho: float = 0.5
-    kappa: float = 1.5
-    nu: float = 0.2
-    center: Center = "mean"
-    fusion: Fusion = "fixed"
-
-    def __post_init__(self) -> None:
-        check_options(**asdict(self))
+    options: CAMEGradOptions = DEFAULTS
 
     def __call__(self, gramian: Tensor, task_weights: Tensor) -> Tensor:
         """(K,) coefficients of a (K, K) Gramian and (K,) task weights."""
-        return came_grad_coefficients(gramian, task_weights, **asdict(self))
+        return came_grad_coefficients(gramian, task_weights, **vars(self.options))
 
     def solve(self, gramian: Tensor, task_weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The coefficients, and α, f(α*) and validity of stage 1."""
-        stages = came_grad_stages(gramian, task_weights, **asdict(self))
+        stages = came_grad_stages(gramian, task_weights, **vars(self.options))
         return stages.coefficients, {
             "alpha": stages.dual.alpha,
             "dual_value": stages.dual.value.item(),
@@ -60,10 +58,10 @@ class _Option:
         self.name = name
 
     def __get__(self, optimizer: Any, owner: type | None = None) -> Any:
-        return self if optimizer is None else getattr(optimizer.aggregator, self.name)
+        return self if optimizer is None else getattr(optimizer.aggregator.options, self.name)
 
     def __set__(self, optimizer: Any, value: Any) -> None:
-        setattr(optimizer.aggregator, self.name, value)
+        optimizer.aggregator.options = replace(optimizer.aggregator.options, **{self.name: value})
 
 
 class CAMEGrad(MultiTaskOptimizer):
@@ -98,12 +96,12 @@ class CAMEGrad(MultiTaskOptimizer):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        rho: float = 0.5,
-        kappa: float = 1.5,
-        nu: float = 0.2,
+        rho: float = DEFAULTS.rho,
+        kappa: float = DEFAULTS.kappa,
+        nu: float = DEFAULTS.nu,
         *,
-        center: Center = "mean",
-        fusion: Fusion = "fixed",
+        center: Center = DEFAULTS.center,
+        fusion: Fusion = DEFAULTS.fusion,
         shared: Iterable[Tensor] | None = None,
         refresh_every: int = 1,
         ema: float | None = None,
@@ -116,7 +114,7 @@ class CAMEGrad(MultiTaskOptimizer):
     ) -> None:
         super().__init__(
             optimizer,
-            CAMEGradAggregator(rho, kappa, nu, center, fusion),
+            CAMEGradAggregator(CAMEGradOptions(rho, kappa, nu, center, fusion)),
             shared=shared,
             refresh_every=refresh_every,
             ema=ema,
@@ -131,4 +129,4 @@ class CAMEGrad(MultiTaskOptimizer):
     rho, kappa, nu, center, fusion = (_Option() for _ in range(5))
 
     def _options(self) -> dict[str, Any]:
-        return asdict(self.aggregator)
+        return dict(vars(self.aggregator.options))

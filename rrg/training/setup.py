@@ -8,8 +8,8 @@ from rich.console import Console
 from torch import Tensor
 
 from optimizers import CAMEGrad, MultiTaskOptimizer
-from optimizers.aggregators.by_name import AGGREGATORS, aggregator
-from rrg.aggregators import OPTIONS, TORCHJD, torchjd
+from optimizers.aggregators import AGGREGATORS, TORCHJD, aggregator
+from rrg.aggregators import OPTIONS
 from rrg.config import TrainConfig
 from rrg.data import Corpus, LabelState, Study, Tokenizer, load
 from rrg.model import ReportGenerator
@@ -79,7 +79,9 @@ def build_optimizer(config: TrainConfig, inner: torch.optim.Optimizer, **options
     if name == "came-grad":
         return CAMEGrad(inner, **optimizer_options(config), **options)
     if name.startswith(TORCHJD):
-        return MultiTaskOptimizer(inner, torchjd(name, len(config.tasks)), **options)
+        from optimizers.torchjd import torchjd_by_name
+
+        return MultiTaskOptimizer(inner, torchjd_by_name(name, len(config.tasks)), **options)
     method = aggregator(name, c=config.rho) if name == "cagrad" else AGGREGATORS[name]
     return MultiTaskOptimizer(inner, method, **options)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizers import came_grad_coefficients, linear, mgda
 from optimizers.testing import conformance, load, subject
-from optimizers.testing.subject import Subject
+from optimizers.testing._subject import Subject
 
 G = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
 ONES = torch.ones(2, dtype=torch.float64)
