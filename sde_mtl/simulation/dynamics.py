@@ -165,6 +165,13 @@ class LinearSDE:
 
     Raises:
         ValueError: as :class:`Recursion`, or if dt·λ_max(H) ≥ 2, where the scheme explodes.
+
+    Example:
+        >>> problem = Quadratic([[[1.0]], [[3.0]]], [[1.0], [-1.0]])
+        >>> silent = AdditiveNoise.correlated([0.0, 0.0])
+        >>> process = LinearSDE(problem, silent, [1.0, 1.0], learning_rate=0.1, time_step=0.05)
+        >>> process.advance(torch.zeros(1, 1).double(), torch.arange(1), 0, 0)
+        tensor([[-0.1000]], dtype=torch.float64)
     """
 
     def __init__(

@@ -18,8 +18,6 @@ from torch import Tensor
 from optimizers import came_grad_stages, gramian
 from sde_mtl.problems import AdditiveNoise
 
-Options = dict[str, float]
-
 
 @dataclass(frozen=True)
 class Sensitivity:

@@ -216,8 +216,10 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
                       1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
     w, noise = torch.tensor([0.5, 0.5]).double(), AdditiveNoise.correlated([1.0, 1.0], dimension=2)
     total = float(noise.joint_covariance(w).trace())
-    simulated = {phi: measured_trace(pair(1.0, np.deg2rad(phi)), w, noise, 1e-3, 4 * paths, seed, {"kappa": 1.0})
-                 for phi in (120.0, 150.0)}  # fmt: skip
+    simulated = {
+        phi: measured_trace(pair(1.0, np.deg2rad(phi)), w, noise, 1e-3, samples=4 * paths, seed=seed)
+        for phi in (120.0, 150.0)
+    }
     for (phi, (measured, error)), name, known in zip(simulated.items(), "de", (0.63, 0.54), strict=True):
         rows.append(
             _ratio(f"T4.{name}", f"tr JΣJᵀ/tr Σ_LS at φ = {phi:.0f}°, κ = 1 (first simulated as {known})",
@@ -242,7 +244,7 @@ def _check_unrestored(seed: int, samples: int) -> list[Check]:
     noise = AdditiveNoise.correlated([1.0, 1.0], dimension=2)
     total = float(noise.joint_covariance(w).trace())
     predicted = diffusion_ratio(ratio, np.deg2rad(degrees), w, kappa=1.5)
-    measured, error = measured_trace(G, w, noise, 1e-4, samples, seed, {"kappa": 1.5})
+    measured, error = measured_trace(G, w, noise, 1e-4, samples=samples, seed=seed, kappa=1.5)
     route = f"{samples} updates F(g + ε), noise 1e-4, independent"
     return [
         _ratio("T4.g", "κ = 1.5 leaves diffusion below LS: b/a = 0.32, φ = 174.2°, ω_1 = 0.211", predicted,
@@ -272,7 +274,7 @@ def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
         noise = AdditiveNoise.correlated([1.0, 1.0], correlation=correlation, dimension=2)
         predicted = diffusion_ratio(ratio, angle, w, rho=rho, nu=nu, correlation=correlation)
         total = float(noise.joint_covariance(w).trace())
-        measured, error = measured_trace(G, w, noise, 1e-4, paths, seed, {"kappa": 1.0, "rho": rho, "nu": nu})
+        measured, error = measured_trace(G, w, noise, 1e-4, samples=paths, seed=seed, rho=rho, nu=nu)
         z = abs(predicted - measured / total) / (error / total)
         if z > worst:
             worst, at = z, (predicted, measured / total)

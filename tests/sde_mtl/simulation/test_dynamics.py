@@ -10,7 +10,16 @@ from torch import Tensor
 
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.problems import AdditiveNoise, DoubleWell, FiniteSumRegression, MinibatchNoise, Quadratic
-from sde_mtl.simulation import Dynamics, EffectiveSDE, EulerMaruyama, LinearSDE, Recursion, simulate
+from sde_mtl.simulation import (
+    SCHEMES,
+    Dynamics,
+    EffectiveSDE,
+    EulerMaruyama,
+    LinearSDE,
+    Recursion,
+    build_dynamics,
+    simulate,
+)
 
 PROBLEM = Quadratic([[[1.0, 0.2], [0.2, 3.0]], [[2.0, 0.0], [0.0, 0.7]]], [[1.0, 0.0], [-1.0, 0.5]])
 NOISE = AdditiveNoise.correlated([1.0, 0.5], correlation=-0.4, dimension=2)
@@ -91,3 +100,22 @@ def test_the_start_that_a_user_gives_stays_as_it_is(dynamics: Dynamics, dtype: t
     for wrapped in (dynamics, Scribbling(dynamics)):
         simulate(wrapped, start, 3, paths=2, checkpoint=tmp_path / "run.ckpt", dtype=dtype)
         assert start.tolist() == [1.0, -0.5]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scheme_by_name_is_its_class(scheme: str) -> None:
+    dynamics = build_dynamics(scheme, PROBLEM, NOISE, LINEAR, [1.0, 4.0], 0.05)
+    assert type(dynamics) is SCHEMES[scheme]
+    assert dynamics.time_step == 0.05
+
+
+def test_schemes_that_do_not_fit_are_named() -> None:
+    parts = [1.0, 4.0], 0.05
+    with pytest.raises(ValueError, match="unknown scheme 'ode'; there are recursion, effective-sde, linear-sde"):
+        build_dynamics("ode", PROBLEM, NOISE, LINEAR, *parts)
+    with pytest.raises(ValueError, match="time_step belongs to the SDEs"):
+        build_dynamics("recursion", PROBLEM, NOISE, LINEAR, *parts, time_step=0.01)
+    wells = DoubleWell(0.3)
+    for problem, rule in ((PROBLEM, CAME_GRAD), (wells, LINEAR)):
+        with pytest.raises(ValueError, match="linear-sde needs the linear aggregator, a quadratic"):
+            build_dynamics("linear-sde", problem, NOISE, rule, *parts)
