@@ -17,6 +17,8 @@ from sde_mtl.book.import_graph import ImportGraph, reduced, storeys
 from sde_mtl.figures.style import BLUE, GREEN, GREY, RED, STYLE
 
 COLOURS = {"optimizers": BLUE, "sde_mtl": GREEN, "rrg": RED}
+WIDTHS = {"optimizers": 4.2, "sde_mtl": 2.8, "rrg": 3.6}
+"""Of the towers, in inches; those of ``sde_mtl`` and ``rrg`` stand side by side."""
 STOREY, BOX, LETTER, GAP, MARGIN = 0.48, 0.25, 0.075, 0.13, 0.18
 """Inches: from floor to floor, height of a box, width of a letter, between boxes, around a tower."""
 
@@ -50,33 +52,27 @@ def draw_house(graph: ImportGraph) -> Figure:
     Raises:
         graphlib.CycleError: if rooms need each other in a circle.
     """
-    built = {
-        name: tower(_rooms(graph, name), wide) for name, wide in (("optimizers", 4.2), ("sde_mtl", 3.2), ("rrg", 3.2))
-    }
+    built = {name: tower(_rooms(graph, name), width) for name, width in WIDTHS.items()}
     ground, above = built["optimizers"].height, max(built["sde_mtl"].height + 1.2, built["rrg"].height + 0.75)
-    first_floor = ground + 0.32
+    floor, beside = ground + 0.32, WIDTHS["sde_mtl"] + 0.1
+    page, top = beside + WIDTHS["rrg"], floor + above
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, first_floor + above))
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 6.5), ylim=(0, first_floor + above), aspect="equal")
+        figure = Figure(figsize=(page, top))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page), ylim=(0, top), aspect="equal")
         axes.set_axis_off()
-        for name, left, bottom, width, height, inset in (
-            ("optimizers", 0.0, 0.0, 6.5, ground, 2.3),
-            ("sde_mtl", 0.0, first_floor, 3.2, above, 0.0),
-            ("rrg", 3.3, first_floor, 3.2, above, 0.0),
+        for name, left, bottom, width, height, letters in (
+            ("optimizers", 0.0, 0.0, page, ground, 30),
+            ("sde_mtl", 0.0, floor, WIDTHS["sde_mtl"], above, 36),
+            ("rrg", beside, floor, WIDTHS["rrg"], above, 46),
         ):
             _box(axes, (left + width / 2, bottom + height / 2), (width, height), COLOURS[name], 0.08)
-            title = "\n".join(wrap(graph.describe(name), 30 if inset else 42))
+            about = "\n".join(wrap(graph.describe(name), letters))
             axes.text(left + 0.15, bottom + height - 0.17, name, color=COLOURS[name], size=13, weight="bold", va="top")
-            axes.text(left + 0.15, bottom + height - 0.42, title, va="top", linespacing=1.35)
-            _draw(axes, name, built[name], left + inset, bottom, graph)
-        _box(axes, (0.55, 0.8), (0.8, BOX), COLOURS["optimizers"], 1.0, COLOURS["optimizers"])
-        _box(axes, (0.55, 0.35), (0.8, BOX), "white", 1.0, COLOURS["optimizers"])
-        _arrow(axes, [(1.35, 0.93), (1.35, 0.22)], GREY, 0.8)
-        for x, y, text, colour in ((0.55, 0.8, "folder", "white"), (0.55, 0.35, "file", "black")):
-            axes.text(x, y, text, color=colour, ha="center", va="center_baseline", zorder=3)
-        axes.text(1.47, 0.575, "imports", va="center_baseline")
-        for middle in (1.6, 4.9):
-            _arrow(axes, [(middle, first_floor), (middle, ground)], GREY, 2.0)
+            axes.text(left + 0.15, bottom + height - 0.42, about, va="top", linespacing=1.35)
+            _draw(axes, name, built[name], left + width - WIDTHS[name], bottom, graph)
+        for middle in (WIDTHS["sde_mtl"] / 2, beside + WIDTHS["rrg"] / 2):
+            _arrow(axes, [(middle, floor), (middle, ground)], GREY, 2.0)
+        _legend(axes, COLOURS["optimizers"])
         return figure
 
 
@@ -132,7 +128,7 @@ def _lifted(arrows: Mapping[str, set[str]]) -> dict[str, int]:
 
 
 def _wide(node: Node) -> float:
-    return LETTER * len(_label(node)) + 0.16 if isinstance(node, str) else 0.06
+    return LETTER * len(_label(node)) + 0.2 if isinstance(node, str) else 0.06
 
 
 def _label(room: str) -> str:
@@ -157,11 +153,12 @@ def _across(floors: list[list[Node]], neighbours: Mapping[Node, list[Node]], wid
 def _apart(floor: list[Node], wish: Mapping[Node, float], width: float) -> dict[Node, float]:
     """The wished places, moved apart so that boxes in this order neither touch nor leave the tower."""
     half = [_wide(node) / 2 for node in floor]
+    gap = min(GAP, (width - 2 * sum(half)) / (len(floor) + 1))
     x = [wish[node] for node in floor]
     for i in range(len(floor)):
-        x[i] = max(x[i], (x[i - 1] + half[i - 1] + GAP if i else GAP) + half[i])
+        x[i] = max(x[i], (x[i - 1] + half[i - 1] + gap if i else gap) + half[i])
     for i in reversed(range(len(floor))):
-        x[i] = min(x[i], (x[i + 1] - half[i + 1] - GAP if i + 1 < len(floor) else width - GAP) - half[i])
+        x[i] = min(x[i], (x[i + 1] - half[i + 1] - gap if i + 1 < len(floor) else width - gap) - half[i])
     return dict(zip(floor, x, strict=True))
 
 
@@ -179,6 +176,14 @@ def _draw(axes: Axes, package: str, built: Tower, left: float, bottom: float, gr
             style = "bold" if room == package else "normal"
             text = "black" if is_file else "white"
             axes.text(*centre, _label(room), color=text, ha="center", va="center_baseline", weight=style, zorder=3)
+
+
+def _legend(axes: Axes, colour: str) -> None:
+    for y, name, fill, text in ((0.8, "folder", colour, "white"), (0.35, "file", "white", "black")):
+        _box(axes, (0.55, y), (0.8, BOX), fill, 1.0, colour)
+        axes.text(0.55, y, name, color=text, ha="center", va="center_baseline", zorder=3)
+    _arrow(axes, [(1.35, 0.93), (1.35, 0.22)], GREY, 0.8)
+    axes.text(1.47, 0.575, "imports", va="center_baseline")
 
 
 def _box(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from sde_mtl.book.house import BOX, STOREY, _wide, draw_house, tower
@@ -67,6 +68,18 @@ def test_every_room_is_named_in_letters_that_can_be_read(tmp_path: Path) -> None
     assert graph.folders("rrg") == {"rrg.base": "What `all` `need`."}
 
 
-def test_the_packages_themselves_are_drawn() -> None:
-    names = {text.get_text() for text in draw_house(read_import_graph()).findobj(Text) if isinstance(text, Text)}
+def test_the_packages_themselves_are_drawn_with_every_box_in_its_panel() -> None:
+    figure = draw_house(read_import_graph())
+    names = {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)}
     assert {"optimizers", "sde_mtl", "rrg", "kernels", "aggregators", "theory", "model"} <= names
+    shapes = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
+    panels = [patch.get_extents() for patch in shapes if patch.get_zorder() == 0]
+    boxes = [patch.get_extents() for patch in shapes if patch.get_zorder() > 0]
+    assert len(panels) == 3
+    assert len(boxes) > 30
+    for box in boxes:
+        assert (
+            sum(panel.containsx(box.x0) and panel.containsx(box.x1) and panel.containsy(box.y0) for panel in panels)
+            == 1
+        )
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
