@@ -16,9 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from optimizers.aggregators.by_name import parse_options
+from optimizers.aggregators import TORCHJD, parse_options
 from optimizers.files import write_json, write_text
-from rrg.aggregators import TORCHJD
 from rrg.command import command_line
 from rrg.config import TrainConfig, as_json
 from rrg.errors import TrainingError
@@ -65,7 +64,7 @@ def variant(base: TrainConfig, text: str) -> TrainConfig:
     """
     torchjd = text.startswith(TORCHJD)
     changes: dict[str, Any] = {}
-    for name, value in parse_options(text.removeprefix(TORCHJD))[1].items():
+    for name, value in parse_options(text, prefix=TORCHJD)[1].items():
         if name in OPTIONS:
             changes[name] = _value(base, text, name, value)
         elif not torchjd:
