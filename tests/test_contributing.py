@@ -40,7 +40,7 @@ def test_make_targets_exist() -> None:
 
 def test_dotted_names_are_importable() -> None:
     named = {name for name in QUOTED if re.fullmatch(r"(optimizers|sde_mtl|rrg)(\.\w+)+", name)}
-    registries = {"optimizers.aggregators.by_name.AGGREGATORS", "sde_mtl.theory.STATEMENTS", "rrg.model.tasks.TASKS"}
+    registries = {"optimizers.aggregators.by_name.AGGREGATORS", "sde_mtl.theory.STATEMENTS", "rrg.model.config.TASKS"}
     assert registries <= named
     for name in named:
         module, _, attribute = name.rpartition(".")

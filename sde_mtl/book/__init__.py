@@ -10,12 +10,15 @@ differences, over_runs, forest,      trained report generators against the contr
 worst_change
 harm_under_noise, predicted_harm     how often noise makes the weighted sum harm a task
 TwoHeads, batches, cosine_figure     a model with two tasks that trains in a notebook
+read_import_graph, draw_house        which module imports which, and the picture of it
 """
 
 from sde_mtl.book._glue import glue
 from sde_mtl.book.analyses import AnalysisError, read_analyses
 from sde_mtl.book.claims import claims_table, verdict_bars
 from sde_mtl.book.excerpts import excerpt, read_excerpt
+from sde_mtl.book.house import draw_house
+from sde_mtl.book.import_graph import read_import_graph
 from sde_mtl.book.noisy_harm import HarmShare, harm_under_noise, predicted_harm
 from sde_mtl.book.notebook import Table, checks, legible
 from sde_mtl.book.phases import read_phases, write_phases
@@ -37,6 +40,7 @@ __all__ = [
     "claims_table",
     "cosine_figure",
     "differences",
+    "draw_house",
     "excerpt",
     "forest",
     "glue",
@@ -48,6 +52,7 @@ __all__ = [
     "provenances",
     "read_analyses",
     "read_excerpt",
+    "read_import_graph",
     "read_phases",
     "read_training",
     "verdict_bars",
