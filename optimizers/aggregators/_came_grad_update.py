@@ -14,8 +14,8 @@ from torch import Tensor
 from optimizers.aggregators._came_grad import DEFAULTS, CAMEGradCoefficients, Center, Fusion, came_grad_stages
 from optimizers.dual.solve import DualSolution
 from optimizers.gradients._gramian import LONG, gramian
+from optimizers.gradients._weighted_sum import weighted_sum
 from optimizers.gradients.checks import check_gradients, check_task_weights
-from optimizers.gradients.weighted_sum import weighted_sum
 from optimizers.kernels.floats import LARGE, SMALL
 from optimizers.linalg import power_of_two
 

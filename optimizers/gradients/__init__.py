@@ -9,8 +9,8 @@ check_task_weights                  errors that name what is wrong
 
 from optimizers.gradients._gramian import gramian, gramian_of_parameters
 from optimizers.gradients._task_gradients import partial_gradients, task_gradients
+from optimizers.gradients._weighted_sum import weighted_sum
 from optimizers.gradients.checks import check_gradients, check_gramian, check_task_weights
-from optimizers.gradients.weighted_sum import weighted_sum
 
 __all__ = [
     "check_gradients",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimizers.gradients.arrays import KINDS, readable
+from optimizers.gradients.arrays import KINDS, address
 from optimizers.kernels.threads import in_threads
 
 SHORTEST = 1 << 21
@@ -60,19 +60,12 @@ def addresses(gradients: Sequence[Tensor | None]) -> list[int] | None:
         if g is None:
             row.append(0)
             continue
-        if not readable(g):
+        where = address(g)
+        if where is None or (first is not None and g.dtype != first.dtype):
             return None
-        if first is None:
-            first = g
-            if g.dtype not in KINDS:
-                return None
-        elif g.dtype != first.dtype:
-            return None
+        row.append(where)
+        first = g if first is None else first
         contiguous = contiguous and g.is_contiguous()
-        try:
-            row.append(g.data_ptr())
-        except RuntimeError:  # inside torch.func transforms
-            return None
     if first is not None and not contiguous:
         strides = torch.empty_like(first, device="meta").stride()
         if any(g is not None and g.stride() != strides for g in gradients):

@@ -98,49 +98,42 @@ def _scratch(tasks):
 @inlined
 def _stages(M, w, rho, kappa, nu, weighted, adapted, tolerance, row, scratch):
     """All stages of one problem; whether it is a Gramian at all."""
-    work, norms, centre, _, _, _ = scratch
+    work, norms, centre, taking, part, solved = scratch
     tasks = len(M)
     if not is_gramian(M, norms, tolerance):
         return False
     if tasks == 2:
         _fill_two_tasks(M, w, rho, kappa, nu, weighted, adapted, row)
         return True
-    rectified, multipliers = start(RECTIFIED, tasks), start(MULTIPLIERS, tasks)
+    alpha, multipliers, rectified = start(ALPHA, tasks), start(MULTIPLIERS, tasks), start(RECTIFIED, tasks)
     if not weighted:
         solve_problem(M, centre, rho, row, work)
         for k in range(tasks):
             row[rectified + k] = centre[k] + row[multipliers + k]
     else:
-        _solve_weighted(M, w, rho, row, scratch)
+        # On ω_i g_i (theory T7); a task of weight zero takes no part, but K still counts it. Not a function of its own:
+        # to hand all these arrays on would cost a tenth of a microsecond, for two tasks as well.
+        active = 0
+        for k in range(tasks):
+            if w[k] > 0.0:
+                taking[active] = k
+                active += 1
+        for a in range(active):
+            for b in range(active):
+                part[a, b] = w[taking[a]] * M[taking[a], taking[b]] * w[taking[b]]
+        if active == tasks:
+            solve_problem(part, centre, rho, row, work)
+        else:
+            solve_problem(part[:active, :active].copy(), centre[:active], rho, solved, workspace(active))
+            row[:alpha] = solved[:alpha]
+            row[alpha:rectified] = 0.0
+            for a in range(active):
+                row[alpha + taking[a]] = solved[start(ALPHA, active) + a]
+                row[multipliers + taking[a]] = solved[start(MULTIPLIERS, active) + a]
         for k in range(tasks):
             row[rectified + k] = w[k] * (centre[k] + row[multipliers + k])
     _enhance_and_fuse(M, norms, w, kappa, nu, weighted, adapted, row)
     return True
-
-
-@inlined
-def _solve_weighted(M, w, rho, row, scratch):
-    """Stage 1 on the gradients ω_i g_i (theory T7). A task of weight zero takes no part, but K still counts it."""
-    work, _, centre, taking, part, solved = scratch
-    tasks = len(M)
-    active = 0
-    for k in range(tasks):
-        if w[k] > 0.0:
-            taking[active] = k
-            active += 1
-    for a in range(active):
-        for b in range(active):
-            part[a, b] = w[taking[a]] * M[taking[a], taking[b]] * w[taking[b]]
-    if active == tasks:
-        solve_problem(part, centre, rho, row, work)
-        return
-    solve_problem(part[:active, :active].copy(), centre[:active], rho, solved, workspace(active))
-    alpha, multipliers = start(ALPHA, tasks), start(MULTIPLIERS, tasks)
-    row[:alpha] = solved[:alpha]
-    row[alpha : dual_width(tasks)] = 0.0
-    for a in range(active):
-        row[alpha + taking[a]] = solved[start(ALPHA, active) + a]
-        row[multipliers + taking[a]] = solved[start(MULTIPLIERS, active) + a]
 
 
 @kernel

@@ -15,8 +15,8 @@ from optimizers.aggregators.base import JacobianAggregator
 from optimizers.errors import NonFiniteError
 from optimizers.gradients._gramian import gramian_of_parameters
 from optimizers.gradients._task_gradients import PartialGradients, TaskGradients, any_reached, filled
+from optimizers.gradients._weighted_sum import weighted_sum
 from optimizers.gradients.checks import check_gramian
-from optimizers.gradients.weighted_sum import weighted_sum
 from optimizers.training.coefficients import CoefficientReuse
 from optimizers.training.diagnostics import StepDiagnostics, fresh_diagnostics
 from optimizers.training.distributed import average_gradients, averaged, from_first, world_size

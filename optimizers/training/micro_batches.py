@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from optimizers.gradients._task_gradients import PartialGradients, any_reached, loss_values, partial_gradients
+from optimizers.gradients._weighted_sum import weighted_sum
 from optimizers.gradients.checks import check_task_weights
-from optimizers.gradients.weighted_sum import weighted_sum
 from optimizers.training.features import as_features, split_at
 from optimizers.training.trainable import Trainable
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from optimizers.gradients._gramian import LONG, gramian, gramian_of_parameters
+from optimizers.gradients._weighted_sum import GROUP, weighted_sum
 from optimizers.gradients.addresses import addresses
-from optimizers.gradients.weighted_sum import GROUP, weighted_sum
 from optimizers.kernels.gradients import BLOCK
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
