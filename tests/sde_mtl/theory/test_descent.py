@@ -11,8 +11,8 @@ RULE = came_grad_rule(torch.tensor(WEIGHTS).double(), nu=0.6)
 
 
 @pytest.mark.parametrize("optimizer", [None, torch.optim.SGD, torch.optim.Adam])
-def test_every_position_is_its_own_and_the_start_stays(optimizer) -> None:
-    start = torch.tensor([[2.0, 2.0], [0.6, 1.0]]).double()
+def test_every_position_is_its_own_and_the_start_stays(optimizer: type[torch.optim.Optimizer] | None) -> None:
+    start = torch.tensor([[2.0, 2.0], [0.6, 1.0]], dtype=torch.float64)
     positions = list(descend(start, RULE, 5, 0.05, optimizer=optimizer))
     assert len(positions) == 6
     assert start.tolist() == [[2.0, 2.0], [0.6, 1.0]]
