@@ -15,3 +15,11 @@ torch.set_num_threads(1)  # a process is a worker of several: more threads would
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+LONGEST = ("tests/test_demo.py", "tests/sde_mtl/theory/test_theory.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
