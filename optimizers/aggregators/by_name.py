@@ -52,7 +52,7 @@ def aggregator(name: str, **options: Any) -> Aggregator:
     """An aggregator with its options bound.
 
     Args:
-        name: a key of :data:`AGGREGATORS`, also with options as :func:`parse_options` reads them.
+        name: a key of :data:`AGGREGATORS`, also with options as in ``came-grad:nu=0.6``.
         options: of that aggregator, such as ``kappa`` and ``nu`` for "came-grad", ``c`` for "cagrad".
 
     Raises:

@@ -134,7 +134,7 @@ def task_losses(
         output: the model's predictions for the batch.
         batch: with ``input_ids`` (B, L) and ``labels`` (B, C).
         tasks: which losses; those of the model by default.
-        tokens: as in :func:`report_loss`.
+        tokens: as in ``report_loss``.
 
     Returns:
         one () tensor a task.
