@@ -9,7 +9,7 @@ from rrg.data.openi import RawReport, read_reports
 from rrg.data.study import CONDITIONS
 from rrg.errors import ReportsUnavailable
 
-PAGE = Path(__file__).parents[3] / "book" / "labeller.md"
+PAGE = Path(__file__).parents[4] / "book" / "labeller.md"
 TEXTS = ["cardiomegaly", "clear lungs", "cardiomegaly", "clear lungs", "cardiomegaly"]
 TAGS = [("cardiomegaly",), ("cardiomegaly",), ("normal",), ("scoliosis",), ("no indexing",)]
 
