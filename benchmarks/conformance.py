@@ -1,12 +1,12 @@
 """``python benchmarks/conformance.py PATH``: the page of the book on TorchJD's aggregators and ours, as Markdown."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from optimizers.files import write_text
 from optimizers.testing.command import Options, options
 from optimizers.testing.properties import PROPERTIES
 from optimizers.testing.verdict import Verdict, judge
@@ -92,12 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(spec, file=sys.stderr)
         name = spec.removeprefix("torchjd.aggregation:") + ("" if tasks == "1-5" else f", {tasks} tasks")
         results[name] = judged(options(spec, tasks=tasks, examples=given.examples))
-    temporary = given.path.with_name(given.path.name + ".tmp")
-    try:
-        temporary.write_text(page(results, given.examples), encoding="utf-8")
-        os.replace(temporary, given.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(given.path, page(results, given.examples))
     return 0
 
 

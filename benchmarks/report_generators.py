@@ -19,6 +19,7 @@ import tyro
 from machine import RESULTS, machine, write
 from rich.console import Console
 
+from optimizers.files import write_text
 from rrg.compare import CompareConfig, compare, folder_of
 from rrg.config import TrainConfig
 from rrg.metrics.seeds import markdown, show
@@ -104,7 +105,7 @@ def main(options: Options) -> None:
     summary["not measured"] = [] if machine()["gpu"] else ["GPU: not measured, none was at hand"]
     name = "report-generators" if options.annotation is None else "report-generators-radiographs"
     path = write(name, summary, options.results)
-    path.with_suffix(".md").write_text(markdown(summary))
+    write_text(path.with_suffix(".md"), markdown(summary))
     print(path)
 
 
