@@ -106,8 +106,9 @@ def test_what_is_lost_is_found() -> None:
     now = json.loads(SNAPSHOT.read_text())
     del now["packages"]["optimizers"]["mgda"]
     now["packages"]["optimizers"]["came_grad"][2] = "rho=0.4"
+    schemes = snapshot["commands"]["sde-mtl simulate"]["--scheme"]
     now["commands"]["sde-mtl simulate"]["--scheme"] = ["recursion"]
-    assert len(lost(snapshot, now)) == 4
+    assert len(lost(snapshot, now)) == 2 + len(schemes) - 1
     assert len(snapshot["commands"]["rrg train"]) > 60
 
 
