@@ -70,13 +70,13 @@ class Verify:
                         checks += FULL[name](self.seed, self.paths)
                     progress.advance(task)
         table = Table(title="sde-mtl verify: claims against measurements")
-        for heading in ("", "claim", "predicted", "measured", "error", "tolerance", "verdict"):
-            table.add_column(heading, justify="right" if heading in ("error", "tolerance") else "left")
+        for heading in ("", "claim", "predicted", "measured", "error", "tolerance", "detects", "verdict"):
+            table.add_column(heading, justify="right" if heading in ("error", "tolerance", "detects") else "left")
         for check in checks:
             style = ("dim" if check.control else None) if check.passed else "bold red"
             table.add_row(check.id, escape(check.claim), f"{check.predicted:.6g}", f"{check.measured:.6g}",
-                          f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}", check.verdict,
-                          style=style)  # fmt: skip
+                          f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}",
+                          "" if check.detects is None else f"{check.detects:.2g}", check.verdict, style=style)  # fmt: skip
         console.print(table)
         failed = [check.id for check in checks if not check.passed]
         controls = sum(check.control for check in checks)

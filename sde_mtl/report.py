@@ -101,11 +101,11 @@ def _verdicts(rows: list[dict[str, Any]]) -> str:
 def _checks(rows: list[dict[str, Any]]) -> str:
     cells = [
         (r["id"], r["claim"], _number(r["predicted"]), _number(r["measured"]), _number(r["error"], 2),
-         f"{r['tolerance']:.2g} {r['unit']}", r["route"], r["verdict"])
+         f"{r['tolerance']:.2g} {r['unit']}", _number(r["detects"], 2), r["route"], r["verdict"])
         for r in rows
     ]  # fmt: skip
     marks = ["bad" if not r["passed"] else "dim" if r["control"] else "good" for r in rows]
-    headings = ("", "claim", "predicted", "measured", "error", "tolerance", "route", "verdict")
+    headings = ("", "claim", "predicted", "measured", "error", "tolerance", "detects", "route", "verdict")
     return _table(headings, cells, marks)
 
 

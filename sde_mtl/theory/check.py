@@ -22,6 +22,8 @@ class Check:
         unit: "absolute", "relative", "SE" (standard errors) or "count".
         route: how the measured number was obtained.
         control: True for a negative control, where the formula is deliberately wrong and must be rejected.
+        standard_error: of ``measured``, in its own unit, where the check is statistical.
+        scale: the size, in the same unit, against which a deviation is large or small; |predicted| by default.
     """
 
     id: str
@@ -33,6 +35,24 @@ class Check:
     unit: str
     route: str
     control: bool = False
+    standard_error: float | None = None
+    scale: float | None = None
+
+    @property
+    def detects(self) -> float | None:
+        """The smallest deviation from the prediction, as a share of ``scale``, that the check would find.
+
+        Of k standard errors it finds one of (k + 2) SE with probability 0.977; of a deterministic comparison whatever
+        exceeds the tolerance. None where nothing is known of it: counts, and checks without a scale.
+        """
+        scale = abs(self.predicted) if self.scale is None else self.scale
+        if self.unit == "relative":
+            return self.tolerance
+        if not scale or self.unit == "count":
+            return None
+        if self.unit == "absolute":
+            return self.tolerance / scale
+        return None if self.standard_error is None else (self.tolerance + 2) * self.standard_error / scale
 
     @property
     def passed(self) -> bool:
@@ -49,8 +69,8 @@ class Check:
         return "holds" if self.passed else "FAILS"
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields with ``passed`` and ``verdict``, for JSON."""
-        return {**asdict(self), "passed": self.passed, "verdict": self.verdict}
+        """All fields with ``detects``, ``passed`` and ``verdict``, for JSON."""
+        return {**asdict(self), "detects": self.detects, "passed": self.passed, "verdict": self.verdict}
 
 
 def require(condition: object, claim: str) -> None:
