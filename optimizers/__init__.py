@@ -4,6 +4,8 @@
     linear                              linear scalarization, the baseline
     mgda, pcgrad, cagrad, imtl_g,
     aligned_mtl, nash_mtl               rivals
+    ScheduledScalarization,
+    WeightSchedule                      the weighted sum with weights that depend on the step, and their file
     solve_dual                          the conflict-averse dual, solved exactly
     CAMEGrad, MultiTaskOptimizer        the training step around any torch optimizer
     ConflictMonitor                     conflicts in any training loop, whatever its optimizer
@@ -24,6 +26,8 @@ from optimizers.aggregators import (
     CAMEGradResult,
     JacobianAggregator,
     NashSolution,
+    ScheduledScalarization,
+    WeightSchedule,
     aligned_mtl,
     cagrad,
     came_grad,
@@ -60,10 +64,12 @@ __all__ = [
     "MultiTaskOptimizer",
     "NashSolution",
     "NonFiniteError",
+    "ScheduledScalarization",
     "SolverError",
     "SolverWarning",
     "StepDiagnostics",
     "TensorBoardWriter",
+    "WeightSchedule",
     "aligned_mtl",
     "cagrad",
     "came_grad",

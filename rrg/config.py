@@ -69,8 +69,9 @@ class TrainConfig:
     task_weights: Weights = ()
     """One weight a task, or equal; by default 4 for dc and 1 for the others."""
     optimizer: str = "came-grad"
-    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl, or
-    TorchJD's methods such as torchjd:UPGrad and torchjd:CAGrad:c=0.5."""
+    """How the task gradients are combined: linear, came-grad, cagrad, mgda, pcgrad, imtl-g, aligned-mtl, nash-mtl;
+    TorchJD's methods such as torchjd:UPGrad and torchjd:CAGrad:c=0.5; or replay:RUN[,RUN…][:smooth=N][:mean=True], the
+    weighted sum with the weights that those runs' aggregators decided on, at one backward pass a step."""
     rho: float = DEFAULTS.rho
     """CAME-Grad and CAGrad: relative radius of the trust region, in [0, 1)."""
     kappa: float = DEFAULTS.kappa
@@ -150,6 +151,8 @@ class TrainConfig:
     """Length of the projected gradients in the log."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
+    validate_every: int = 0
+    """Steps between the losses of the validation split in metrics.jsonl; 0 takes them at the end alone."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     tensorboard: bool = False
@@ -174,7 +177,7 @@ class TrainConfig:
         _positive(self, "epochs", "lr", "batch_size", "accumulate", "log_every", "checkpoint_every", "num_beams")
         _positive(self, "projection_dim", "phantom_studies", "image_size", "max_views", "refresh_every")
         _non_negative(self, "weight_decay", "clip_norm", "clip_value", "frozen_batches", "seed", "workers")
-        _non_negative(self, "logit_adjustment")
+        _non_negative(self, "logit_adjustment", "validate_every")
         if self.encoder_lr is not None and not 0 < self.encoder_lr < math.inf:
             raise ValueError(f"encoder_lr must be finite and > 0, got {self.encoder_lr}")
         if self.steps is not None and self.steps < 1:

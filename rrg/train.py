@@ -3,7 +3,8 @@
     python -m rrg.train --dataset r2gen --annotation data/annotation.json --tasks rg,dc,ita,re --out out/run
     torchrun --nproc-per-node 2 -m rrg.train …
 
-The run's folder: ``config.json``, ``tokenizer.json``, ``metrics.jsonl``, ``checkpoints/``, ``gradients/`` (with
+The run's folder: ``config.json``, ``tokenizer.json``, ``metrics.jsonl``, ``coefficients.csv`` (what the aggregator
+decided, for ``--optimizer replay:``), ``checkpoints/``, ``gradients/`` (with
 --log-gradients), ``result.json``, ``samples.jsonl`` and ``samples.html``. A killed run continues with --resume, bit for
 bit on a CPU.
 """
@@ -35,16 +36,21 @@ from rrg.errors import TrainingError
 from rrg.evaluate import evaluate
 from rrg.metrics import load_labeller, write_samples
 from rrg.training import (
+    CoefficientLog,
     Journal,
     TrainingRun,
     build_model,
     checkpoint,
     load_corpus,
     log_frozen,
+    lowest,
+    mean_coefficients,
+    named,
     open_log,
     optimizer_meta,
     record,
     select_device,
+    validation_losses,
 )
 
 FREE_ON_RESUME = frozenset({
@@ -154,10 +160,9 @@ def _train(
     corpus = load_corpus(config, console)
     torch.manual_seed(config.seed)
     tokenizer = Tokenizer.learn([s.report for s in corpus.split("train")], config.vocabulary_size)
-    dataset = ReportDataset(
-        corpus.split("train"), tokenizer, image_size=config.image_size, max_length=config.max_length,
-        max_views=config.max_views, augment=config.augment,
-    )  # fmt: skip
+    sizes = {"image_size": config.image_size, "max_length": config.max_length, "max_views": config.max_views}
+    dataset = ReportDataset(corpus.split("train"), tokenizer, augment=config.augment, **sizes)
+    unseen = ReportDataset(corpus.split("val"), tokenizer, **sizes)
     size = config.batch_size * config.accumulate * world_size()
     steps = config.steps or max(1, round(config.epochs * (len(dataset) // size)))
     frozen = config.frozen_steps(steps) if config.log_gradients else []
@@ -171,7 +176,7 @@ def _train(
         write_json(config.out / "config.json", as_json(config))
         tokenizer.save(config.out / "tokenizer.json")
     try:
-        return run, tokenizer, _loop(run, first, frozen, console)
+        return run, tokenizer, _loop(run, unseen, first, frozen, console)
     except NonFiniteError as error:
         raise TrainingError(f"{error} ({_last_checkpoint(config)})") from error
     except OSError as error:
@@ -183,12 +188,15 @@ def _train(
         ) from error
 
 
-def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | None) -> dict[str, Any]:
+def _loop(
+    run: TrainingRun, unseen: ReportDataset, first: int, frozen: list[int], console: Console | None
+) -> dict[str, Any]:
     config = run.config
     seconds: list[float] = []
     folder = config.out if rank() == 0 else None
     with (
         Journal(folder, first, tensorboard=config.tensorboard) as journal,
+        CoefficientLog(folder, config.tasks, first) as coefficients,
         open_log(run, first) as log,
         _progress(console) as progress,
     ):
@@ -204,16 +212,30 @@ def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | No
             seconds.append(time.perf_counter() - begun)
             if log is not None:
                 log.end_step(step, losses)
+            if run.optimizer.last is not None:
+                coefficients.add(step, run.optimizer.last.coefficients)
             text = "  ".join(f"{task} {loss:.3f}" for task, loss in zip(config.tasks, losses, strict=True))
             progress.update(bar, advance=1, losses=text)
-            if step % config.log_every == 0 or step + 1 == run.steps:
-                journal.add(record(run, step, losses))
+            last = step + 1 == run.steps
+            validated = rank() == 0 and (last or (config.validate_every and (step + 1) % config.validate_every == 0))
+            if step % config.log_every == 0 or last or validated:
+                known = record(run, step, losses)
+                if validated:
+                    known |= named(validation_losses(run.model, unseen, config.tasks, device=run.device))
+                journal.add(known)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == run.steps:
                 if log is not None:
                     log.flush()
+                coefficients.flush()
                 run.save(step + 1)
     conflicts = [known["conflict"] for known in journal.records if "conflict" in known]
     numbers: dict[str, Any] = {"training_losses": journal.mean_of_last_tenth(config.tasks) if journal.records else {}}
+    found = lowest(journal.records, config.tasks)
+    if found:
+        numbers["validation_losses"] = {task: journal.records[-1][f"validation_{task}"] for task in config.tasks}
+        numbers["lowest_validation_losses"] = found
+    if folder is not None and (mean := mean_coefficients(folder)) is not None:
+        numbers["mean_coefficients"] = mean
     if conflicts:
         numbers["conflict_rate"] = statistics.mean(conflicts)
     if seconds:

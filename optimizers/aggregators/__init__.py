@@ -7,6 +7,8 @@ came_grad_coefficients              CAME-Grad as an aggregator
 came_grad_stages                    with all that leads to its coefficients, CAMEGradCoefficients
 came_grad, CAMEGradResult           CAME-Grad on the gradients themselves
 CAMEGradOptions, DEFAULTS           its hyperparameters, checked, and those of the paper
+ScheduledScalarization,
+WeightSchedule, ScheduleError       weights that are a function of the step, and the file that keeps them
 AGGREGATORS, aggregator, TORCHJD,
 parse_options                       aggregators by name, with options written as in ``cagrad:c=0.4``
 Aggregator, JacobianAggregator,
@@ -30,6 +32,13 @@ from optimizers.aggregators._linear import linear
 from optimizers.aggregators._mgda import mgda
 from optimizers.aggregators._nash_mtl import NashSolution, nash_mtl, solve_nash
 from optimizers.aggregators._pcgrad import pcgrad
+from optimizers.aggregators._schedule import (
+    ScheduledScalarization,
+    ScheduleError,
+    WeightSchedule,
+    schedule_heading,
+    schedule_row,
+)
 from optimizers.aggregators.base import Aggregator, JacobianAggregator, check_aggregator
 from optimizers.aggregators.by_name import AGGREGATORS, TORCHJD, aggregator, equal, parse_options
 
@@ -45,6 +54,9 @@ __all__ = [
     "Fusion",
     "JacobianAggregator",
     "NashSolution",
+    "ScheduleError",
+    "ScheduledScalarization",
+    "WeightSchedule",
     "aggregator",
     "aligned_mtl",
     "cagrad",
@@ -59,5 +71,7 @@ __all__ = [
     "nash_mtl",
     "parse_options",
     "pcgrad",
+    "schedule_heading",
+    "schedule_row",
     "solve_nash",
 ]

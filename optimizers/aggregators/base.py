@@ -21,6 +21,19 @@ class JacobianAggregator(Protocol):
         ...
 
 
+@runtime_checkable
+class ScheduledAggregator(Protocol):
+    """An aggregator that knows its coefficients before the gradients, so that one backward pass is enough."""
+
+    def ahead(self, tasks: int) -> Tensor:
+        """(K,) float64 coefficients of the next step, on the CPU."""
+        ...
+
+    def advance(self) -> None:
+        """Go on to the next step."""
+        ...
+
+
 def check_aggregator(aggregator: Any) -> None:
     """Refuse what is neither a function of the Gramian nor a :class:`JacobianAggregator`.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from optimizers.aggregators.base import Aggregator, JacobianAggregator
+from optimizers.aggregators.base import Aggregator, JacobianAggregator, ScheduledAggregator
 from optimizers.errors import OnSolverFailure, SolverError, SolverWarning, collect_unsolved
 from optimizers.training.distributed import from_first
 
@@ -90,6 +90,11 @@ class Solver:
             diagnostics = {**diagnostics, "solved": False}
         return Solution(coefficients, gramian, weights, diagnostics)
 
+    @property
+    def schedule(self) -> ScheduledAggregator | None:
+        """The aggregator, if it knows its coefficients before the gradients."""
+        return self.aggregator if isinstance(self.aggregator, ScheduledAggregator) else None
+
     def _aggregate(self, gramian: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Any]]:
         if hasattr(self.aggregator, "solve"):
             return self.aggregator.solve(gramian, weights)
@@ -164,7 +169,7 @@ class GramianAverage:
 
 
 class CoefficientReuse:
-    """Keeps the last coefficients, for the steps between two solutions.
+    """Keeps the last coefficients, for the steps between two solutions; a schedule's are known before every step.
 
     Args:
         solver: solves on the other steps.
@@ -191,7 +196,12 @@ class CoefficientReuse:
         self._age = 0
 
     def for_step(self, weights: Tensor) -> Tensor | None:
-        """The coefficients, where the next step may reuse them: young enough, and of these task weights."""
+        """The coefficients that the next step takes without solving: a schedule's, or the last ones, where they are
+        young enough and of these task weights.
+        """
+        schedule = self.solver.solver.schedule
+        if schedule is not None:
+            return schedule.ahead(len(weights))
         if self._weights is None or self._age >= self.every or not weights.equal(self._weights):
             return None
         return self.coefficients
@@ -203,11 +213,14 @@ class CoefficientReuse:
     def keep(self, solution: Solution) -> None:
         """Keep a new solution."""
         self.solver.keep(solution)
-        self.coefficients, self._weights, self._age = solution.coefficients, solution.weights, 1
+        self.coefficients, self._weights, self._age = solution.coefficients, solution.weights, 0
+        self.count()
 
     def count(self) -> None:
-        """Count a step that reused the coefficients."""
+        """Count a step that was taken with these coefficients."""
         self._age += 1
+        if (schedule := self.solver.solver.schedule) is not None:
+            schedule.advance()
 
     def state_dict(self) -> dict[str, Any] | None:
         """Tensors and the age, or None before the first solution."""

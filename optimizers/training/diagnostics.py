@@ -23,8 +23,8 @@ class StepDiagnostics:
         valid: whether every task improves along stage 1's direction (theory T5), or None.
         averaged: (K, K), the Gramian that was solved for, an average over the steps; None without ``ema``.
         solved: False where the solver did not reach its tolerance; see ``on_solver_failure``.
-        fresh: False where ``refresh_every`` reused the coefficients; all but the losses are then those of the
-            step that computed them.
+        fresh: False where the coefficients were there before the gradients, as ``refresh_every`` reused them or a
+            schedule gave them; all but losses and coefficients is then of the last step that computed them, or NaN.
     """
 
     losses: Tensor
@@ -50,7 +50,7 @@ def fresh_diagnostics(
 def stale_diagnostics(losses: Tensor, coefficients: Tensor, last: StepDiagnostics | None) -> StepDiagnostics:
     """Of a step that reused coefficients; NaN where the run was resumed since they were solved for."""
     if last is not None:
-        return replace(last, losses=losses, fresh=False)
+        return replace(last, losses=losses, coefficients=coefficients, fresh=False)
     unknown = torch.full((len(coefficients),) * 2, torch.nan, dtype=torch.float64)
     return StepDiagnostics(losses, unknown, unknown[0], unknown, coefficients, fresh=False)
 

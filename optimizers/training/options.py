@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from optimizers.aggregators.base import JacobianAggregator, check_aggregator
+from optimizers.aggregators.base import JacobianAggregator, ScheduledAggregator, check_aggregator
 from optimizers.errors import OnSolverFailure
 
 OnNonFinite = Literal["raise", "skip", "propagate"]
@@ -61,6 +61,11 @@ def check_step_options(
             )
         if ema is not None:
             raise ValueError(f"ema = {ema} averages the Gramian, which {kind} does not look at; use None")
+    if isinstance(aggregator, ScheduledAggregator) and (refresh_every > 1 or ema is not None):
+        raise ValueError(
+            f"a schedule gives the coefficients of every step: refresh_every = {refresh_every} and ema = {ema} would "
+            "be ignored, leave both out"
+        )
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is not None and not 0.0 < limit < float("inf"):
             raise ValueError(f"{name} = {limit} must be finite and > 0; None clips nothing")

@@ -54,7 +54,8 @@ class MultiTaskOptimizer:
     Args:
         optimizer: any torch optimizer that needs no closure; its parameters that require a gradient are differentiated.
         aggregator: maps a (K, K) Gramian and (K,) task weights to (K,) coefficients, such as
-            :func:`optimizers.linear`; or a :class:`JacobianAggregator`, at the memory of one more K×P matrix.
+            :func:`optimizers.linear`; or a :class:`JacobianAggregator`, at the memory of one more K×P matrix; or a
+            :class:`ScheduledScalarization`, which needs one backward pass (K where there is an ``observer``).
         shared: the parameters on which conflicts are resolved; None takes all. The others (task heads) get the
             gradient of the weighted sum, Σ ω_i g_i.
         refresh_every: N solves on every N-th step; the steps between go backward once, through Σ c_i L_i with the
@@ -295,7 +296,8 @@ class MultiTaskOptimizer:
         if features is not None and self._shared is not None:
             raise ValueError("features decide which parameters are shared; construct the optimizer without shared=")
         batch = micro_batch(losses, task_weights, scale, trainable(self.param_groups, self._shared), features)
-        return replace(batch, reused=self._reuse.for_step(batch.weights))
+        scheduled = self._solver.schedule is not None
+        return replace(batch, reused=None if scheduled and self.observer else self._reuse.for_step(batch.weights))
 
     def _backward(self, batch: MicroBatch, *, within_step: bool) -> None:
         try:

@@ -32,6 +32,8 @@ class ModelConfig:
     """convnext, vit, or the name or folder of pretrained weights for transformers' AutoModel."""
     prompt: bool = True
     """Prompt the decoder with the condition states, where both rg and dc are trained."""
+    blind: bool = False
+    """Black out every image: what language and class frequencies alone give, the floor under every score."""
     text_layers: int = 2
     """Blocks of the report encoder of ita and re."""
     embedding_width: int = 128

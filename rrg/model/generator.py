@@ -153,6 +153,8 @@ class ReportGenerator(nn.Module):
             (B, V·N, encoder width), one vector for each of the N cells of a view's last feature map.
         """
         views = pixel_values.shape[1]
+        if self.config.blind:
+            pixel_values = torch.zeros_like(pixel_values)
         features = self.norm(self.encoder(pixel_values.flatten(0, 1)))
         return features.unflatten(0, (-1, views)).flatten(1, 2)
 

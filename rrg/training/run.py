@@ -51,6 +51,7 @@ class TrainingRun:
         self.optimizer = build_optimizer(
             config,
             inner,
+            steps,
             shared=self.shared if config.shared else None,
             refresh_every=config.refresh_every,
             on_nonfinite="propagate" if config.precision == "fp16" else "raise",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizers import CAMEGrad, MultiTaskOptimizer
 from optimizers.aggregators import AGGREGATORS, TORCHJD, aggregator
-from rrg.aggregators import OPTIONS
+from rrg.aggregators import OPTIONS, REPLAY, Replay
 from rrg.config import TrainConfig
 from rrg.data import Corpus, LabelState, Study, Tokenizer, load
 from rrg.model import ReportGenerator
@@ -73,9 +73,24 @@ def log_frequencies(studies: Sequence[Study]) -> Tensor:
     return (counts / counts.sum(1, keepdim=True)).log()
 
 
-def build_optimizer(config: TrainConfig, inner: torch.optim.Optimizer, **options: Any) -> MultiTaskOptimizer:
-    """The run's optimizer around a torch optimizer; ``options`` as for :class:`optimizers.MultiTaskOptimizer`."""
+def build_optimizer(
+    config: TrainConfig, inner: torch.optim.Optimizer, steps: int, **options: Any
+) -> MultiTaskOptimizer:
+    """The optimizer of a run of so many steps around a torch optimizer.
+
+    Args:
+        config: of the run.
+        inner: a torch optimizer.
+        steps: of the run, over which a replayed schedule is stretched.
+        options: as for :class:`optimizers.MultiTaskOptimizer`.
+
+    Raises:
+        OSError, ValueError: if the run to replay cannot be read.
+    """
     name = config.optimizer
+    if name.startswith(REPLAY):
+        kept = config.out / "schedule.csv"
+        return MultiTaskOptimizer(inner, Replay.parse(name).scalarization(steps, config.tasks, kept), **options)
     if name == "came-grad":
         return CAMEGrad(inner, **optimizer_options(config), **options)
     if name.startswith(TORCHJD):
