@@ -1,10 +1,12 @@
-"""Train several optimizers over several seeds on the same data, and tabulate mean ± spread.
+"""Train several optimizers over several seeds on the same data, and tabulate them with the controls that they need.
 
-    rrg compare --optimizers linear came-grad came-grad:nu=0.6 torchjd:UPGrad --seeds 0 1 2 --train.dataset phantom
+    rrg compare --optimizers came-grad came-grad:nu=0.6 torchjd:UPGrad --seeds 0 1 2 3 4 --train.dataset phantom
 
-An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. Linear
-scalarization with equal weights is always among them: CAME-Grad below ν = ½ rests where it does, so that a gain over
-the weighted sum alone may be one of the weights (theory T6). Finished runs are reused, interrupted ones continue.
+An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. The controls:
+linear scalarization at the task weights and at equal ones; for each CAME-Grad, linear scalarization at the schedule of
+weights that it decided on in the runs of the *other* seeds, and at the mean of that schedule (theory T18): a gain over
+the weighted sum may be one of weights. All clip alike; two more rows clip as the authors' trainer does, entries at 0.1
+for linear scalarization and nothing for CAME-Grad. Finished runs are reused, interrupted ones continue.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from rich.console import Console
 
 from optimizers.aggregators import TORCHJD, parse_options
 from optimizers.files import write_json, write_text
+from rrg.aggregators import REPLAY
 from rrg.command import command_line
 from rrg.config import TrainConfig, as_json
 from rrg.errors import TrainingError
@@ -25,21 +28,28 @@ from rrg.metrics.seeds import Runs, markdown, measured, show, summarize
 from rrg.train import trained
 
 CONTROL = "linear:task_weights=equal"
-OPTIONS = ("rho", "kappa", "nu", "center", "fusion", "refresh_every", "clip_norm", "clip_value", "lr", "task_weights")
+CAME_GRAD = "came-grad"
+CLIPPED_AS_PUBLISHED = ("linear:clip_norm=0:clip_value=0.1", "came-grad:clip_norm=0")
+"""The two arms of the authors' trainer; its baseline alone clips."""
+OPTIONS = (
+    "rho", "kappa", "nu", "center", "fusion", "refresh_every", "track", "clip_norm", "clip_value", "lr", "task_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Train optimizers over seeds and tabulate mean ± standard deviation, with linear at equal weights as control."""
+    """Train optimizers over seeds, with the controls that they need, and tabulate means and paired differences."""
 
-    optimizers: tuple[str, ...] = ("linear", "came-grad")
+    optimizers: tuple[str, ...] = (CAME_GRAD,)
     """Names with options, such as came-grad:nu=0.6:center=weighted or linear:clip_value=0.1."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """One run of every optimizer for each."""
     out: Path = Path("out/compare")
     """Folder of the runs, compare.json and compare.md."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Options of every run."""
+    controls: bool = True
+    """Add the controls; without, linear scalarization at equal weights alone."""
 
     def __post_init__(self) -> None:
         for name, values in (("optimizers", self.optimizers), ("seeds", self.seeds)):
@@ -73,6 +83,61 @@ def variant(base: TrainConfig, text: str) -> TrainConfig:
     return dataclasses.replace(base, optimizer=optimizer, **changes)
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        name: as tables and folders have it.
+        options: of its runs, but for seed and folder.
+        source: the arm whose runs of the other seeds it replays, or None.
+        mean: whether it replays the mean of their weights.
+    """
+
+    name: str
+    options: TrainConfig
+    source: "Arm | None" = None
+    mean: bool = False
+
+    def run(self, config: "CompareConfig", seed: int) -> TrainConfig:
+        """Options of the run of one seed."""
+        options = dataclasses.replace(self.options, seed=seed, out=folder_of(config, self.name, seed))
+        if self.source is None:
+            return options
+        others = ",".join(str(folder_of(config, self.source.name, s)) for s in config.seeds if s != seed)
+        return dataclasses.replace(options, optimizer=f"{REPLAY}{others}" + (":mean=True" if self.mean else ""))
+
+
+def arms(config: CompareConfig) -> list[Arm]:
+    """The rows of a comparison, the control of all differences first, each once.
+
+    Raises:
+        ValueError: for unknown optimizers or options.
+
+    Example:
+        >>> [arm.name for arm in arms(CompareConfig(("came-grad",)))]
+        ['linear:task_weights=equal', 'linear', 'replay-mean(came-grad)', 'replay(came-grad)',
+        'linear:clip_norm=0:clip_value=0.1', 'came-grad:clip_norm=0', 'came-grad']
+    """
+    asked = [Arm(text, variant(config.train, text)) for text in config.optimizers]
+    rows = [Arm(CONTROL, variant(config.train, CONTROL))]
+    if config.controls:
+        rows.append(Arm("linear", variant(config.train, "linear")))
+        if len(config.seeds) > 1:
+            for arm in asked:
+                if arm.options.optimizer == CAME_GRAD:
+                    rows += [
+                        Arm(f"replay-mean({arm.name})", arm.options, arm, mean=True),
+                        Arm(f"replay({arm.name})", arm.options, arm),
+                    ]
+        rows += [Arm(text, variant(config.train, text)) for text in CLIPPED_AS_PUBLISHED]
+    known: list[Arm] = []
+    for arm in rows:
+        same = [other for other in asked if arm.source is None and _resolved(other.options) == _resolved(arm.options)]
+        known.append(same[0] if same else arm)
+    return list({arm.name: arm for arm in [*known, *asked]}.values())
+
+
 def compare(config: CompareConfig, *, console: Console | None = None) -> dict[str, Any]:
     """Make, continue or reuse all runs; write ``compare.json`` and ``compare.md`` after each of them.
 
@@ -90,28 +155,40 @@ def compare(config: CompareConfig, *, console: Console | None = None) -> dict[st
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a comparison trains in one process; under torchrun use rrg.train, one run at a time")
-    variants = {text: variant(config.train, text) for text in config.optimizers}
-    equal = _resolved(variant(config.train, CONTROL))
-    control = next((text for text, options in variants.items() if _resolved(options) == equal), CONTROL)
-    variants = {control: equal} | variants
-    rows: dict[str, Runs] = {text: {} for text in variants}
+    table = arms(config)
+    if console is not None and config.controls and len(config.seeds) < 2:
+        console.print("one seed: no schedule of other seeds can be replayed, and nothing can be tested; take five")
+    rows: dict[str, Runs] = {arm.name: {} for arm in table}
     summary: dict[str, Any] = {}
     config.out.mkdir(parents=True, exist_ok=True)
-    for seed in config.seeds:
-        for text, options in variants.items():
-            try:
-                done = trained(dataclasses.replace(options, seed=seed, out=folder_of(config, text, seed)), console)
-                rows[text][seed] = measured(done.result)
-            except TrainingError as error:
-                rows[text][seed] = {"failed": str(error)}
-                if console is not None:
-                    console.print(f"{text}, seed {seed}: {error}", style="red", markup=False)
-            seeds = ", ".join(map(str, config.seeds))
-            note = f"Mean ± standard deviation over the seeds {seeds}; scores of the {config.train.evaluate} split"
-            summary = {"note": note, **summarize(rows, control), "train": as_json(config.train)}
-            write_json(config.out / "compare.json", summary)
-            write_text(config.out / "compare.md", markdown(summary))
+    for replayed in (False, True):
+        for seed in config.seeds:
+            for arm in table:
+                if (arm.source is not None) != replayed:
+                    continue
+                rows[arm.name][seed] = _result(config, arm, seed, rows, console)
+                seeds = ", ".join(map(str, config.seeds))
+                note = f"Mean ± standard deviation over the seeds {seeds}; scores of the {config.train.evaluate} split"
+                summary = {"note": note, **summarize(rows, table[0].name), "train": as_json(config.train)}
+                write_json(config.out / "compare.json", summary)
+                write_text(config.out / "compare.md", markdown(summary))
     return summary
+
+
+def _result(
+    config: CompareConfig, arm: Arm, seed: int, rows: dict[str, Runs], console: Console | None
+) -> dict[str, Any]:
+    """What a run measured, or why it failed."""
+    if arm.source is not None:
+        lost = [s for s in config.seeds if s != seed and "failed" in rows[arm.source.name][s]]
+        if lost:
+            return {"failed": f"the runs of {arm.source.name} that it replays failed for the seeds {lost}"}
+    try:
+        return measured(trained(arm.run(config, seed), console).result)
+    except TrainingError as error:
+        if console is not None:
+            console.print(f"{arm.name}, seed {seed}: {error}", style="red", markup=False)
+        return {"failed": str(error)}
 
 
 def folder_of(config: CompareConfig, text: str, seed: int) -> Path:
@@ -129,7 +206,7 @@ def _value(base: TrainConfig, text: str, name: str, value: Any) -> Any:
         if name == "task_weights":
             numbers = value if isinstance(value, tuple) else (value,)
             return value if value == "equal" else tuple(float(number) for number in numbers)
-        return type(getattr(base, name))(str(value))
+        return float(value) if name == "track" else type(getattr(base, name))(str(value))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {name} cannot be {str(value)!r}: {error}") from error
 

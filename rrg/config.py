@@ -86,6 +86,9 @@ class TrainConfig:
     """Resolve conflicts on the shared parameters only; task heads follow the weighted sum."""
     refresh_every: int = 1
     """Solve on every N-th step; the steps between reuse the coefficients in one weighted backward."""
+    track: float | None = None
+    """Solve for moving averages of the task gradients of the steps before, with this share of the past in [0, 1), so
+    that coefficients do not depend on the step's own noise; takes one more gradient's memory a task."""
     epochs: float = 3.0
     """Passes over the training split, unless steps is given."""
     steps: int | None = None
@@ -178,6 +181,8 @@ class TrainConfig:
         _positive(self, "projection_dim", "phantom_studies", "image_size", "max_views", "refresh_every")
         _non_negative(self, "weight_decay", "clip_norm", "clip_value", "frozen_batches", "seed", "workers")
         _non_negative(self, "logit_adjustment", "validate_every")
+        if self.track is not None and not 0 <= self.track < 1:
+            raise ValueError(f"track must be in [0, 1), got {self.track}")
         if self.encoder_lr is not None and not 0 < self.encoder_lr < math.inf:
             raise ValueError(f"encoder_lr must be finite and > 0, got {self.encoder_lr}")
         if self.steps is not None and self.steps < 1:

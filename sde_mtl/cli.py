@@ -74,9 +74,10 @@ class Verify:
             table.add_column(heading, justify="right" if heading in ("error", "tolerance", "detects") else "left")
         for check in checks:
             style = ("dim" if check.control else None) if check.passed else "bold red"
+            detects = "" if check.detects is None else f"{check.detects:.2g}"
             table.add_row(check.id, escape(check.claim), f"{check.predicted:.6g}", f"{check.measured:.6g}",
-                          f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}",
-                          "" if check.detects is None else f"{check.detects:.2g}", check.verdict, style=style)  # fmt: skip
+                          f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}", detects, check.verdict,
+                          style=style)  # fmt: skip
         console.print(table)
         failed = [check.id for check in checks if not check.passed]
         controls = sum(check.control for check in checks)

@@ -1,6 +1,7 @@
 """Scheduled scalarization: a weighted sum whose weights are a function of the step, from a table or a callable."""
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,9 @@ class WeightSchedule:
 
 def schedule_heading(tasks: Sequence[str]) -> str:
     """First line of a schedule's file."""
-    return ",".join(["step", *tasks]) + "\n"
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(["step", *tasks])
+    return line.getvalue()
 
 
 def schedule_row(step: int, weights: Sequence[float]) -> str:

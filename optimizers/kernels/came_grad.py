@@ -42,7 +42,7 @@ def stage_rows(problems, weights, rho, kappa, nu, weighted, adapted, tolerance, 
         rows: (B, :func:`optimizers.kernels.columns.stages_width`) float64.
 
     Returns:
-        How many have a residual above 1e-14; −1 where one is no Gramian.
+        How many have a residual above 1e-14, for two tasks beside what rounding alone makes; −1 where one is no Gramian.
     """
     scratch = _scratch(problems.shape[1])
     unsolved = 0
@@ -50,7 +50,7 @@ def stage_rows(problems, weights, rho, kappa, nu, weighted, adapted, tolerance, 
         w = weights[i if len(weights) > 1 else 0]
         if not _stages(problems[i], w, rho, kappa, nu, weighted, adapted, tolerance, rows[i], scratch):
             return -1
-        if not rows[i, RESIDUAL] <= SOLVED:
+        if not rows[i, RESIDUAL] <= SOLVED + (rows[i, RESOLVABLE] if len(w) == 2 else 0.0):
             unsolved += 1
     return unsolved
 
@@ -73,7 +73,8 @@ def coefficient_rows(problems, weights, rho, kappa, nu, weighted, adapted, toler
             if not is_gramian(M, row, tolerance):
                 return -1
             stages, _ = _two_tasks(M, w, rho, kappa, nu, weighted, adapted)
-            rows[i, 0], rows[i, 1], residual = stages.c1, stages.c2, stages.residual
+            rows[i, 0], rows[i, 1] = stages.c1, stages.c2
+            residual = stages.residual - stages.resolvable  # a closed form has no better answer to turn to
         else:
             if not _stages(M, w, rho, kappa, nu, weighted, adapted, tolerance, row, scratch):
                 return -1

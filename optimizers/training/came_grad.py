@@ -74,8 +74,8 @@ class CAMEGrad(MultiTaskOptimizer):
             cancels (theory T8).
         nu: share ν in [0, 1] of the joint gradient.
         center, fusion: as in :func:`optimizers.came_grad`.
-        shared, refresh_every, ema, clip_norm, clip_value, process_group, observer, on_nonfinite, on_solver_failure:
-            as in :class:`MultiTaskOptimizer`.
+        shared, refresh_every, ema, track, clip_norm, clip_value, process_group, observer, on_nonfinite,
+        on_solver_failure: as in :class:`MultiTaskOptimizer`.
 
     Raises:
         ValueError: for options outside their domain, naming the value.
@@ -105,6 +105,7 @@ class CAMEGrad(MultiTaskOptimizer):
         shared: Iterable[Tensor] | None = None,
         refresh_every: int = 1,
         ema: float | None = None,
+        track: float | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         process_group: Any = None,
@@ -118,6 +119,7 @@ class CAMEGrad(MultiTaskOptimizer):
             shared=shared,
             refresh_every=refresh_every,
             ema=ema,
+            track=track,
             clip_norm=clip_norm,
             clip_value=clip_value,
             process_group=process_group,

@@ -21,7 +21,8 @@ class StepDiagnostics:
         alpha: (K,) on the simplex, or None for aggregators without a dual.
         dual_value: f(α*), or None.
         valid: whether every task improves along stage 1's direction (theory T5), or None.
-        averaged: (K, K), the Gramian that was solved for, an average over the steps; None without ``ema``.
+        averaged: (K, K), the Gramian that was solved for, an average over the steps or of tracked gradients; None
+            without ``ema`` and ``track``.
         solved: False where the solver did not reach its tolerance; see ``on_solver_failure``.
         fresh: False where the coefficients were there before the gradients, as ``refresh_every`` reused them or a
             schedule gave them; all but losses and coefficients is then of the last step that computed them, or NaN.

@@ -22,6 +22,7 @@ from optimizers.training.diagnostics import StepDiagnostics, fresh_diagnostics
 from optimizers.training.distributed import average_gradients, averaged, from_first, world_size
 from optimizers.training.features import gradient_through, gradients_at
 from optimizers.training.micro_batches import MicroBatch
+from optimizers.training.tracking import GradientTracking
 
 Observer = Callable[[TaskGradients, Tensor], None]
 Update = list[Tensor | None]
@@ -33,6 +34,7 @@ def joint_update(
     batch: MicroBatch,
     losses: Tensor,
     aggregate: CoefficientReuse | JacobianAggregator,
+    tracking: GradientTracking,
     group: Any,
     observer: Observer | None,
     release: Callable[[], object],
@@ -44,6 +46,7 @@ def joint_update(
         batch: the last micro-batch, for its task weights, scale and parameters.
         losses: (K,) of the step, for the diagnostics.
         aggregate: gives coefficients, or combines the gradients themselves.
+        tracking: of the gradients of earlier steps, which coefficients are solved from where there are any.
         group: process group.
         observer: of the optimizer.
         release: called when nothing can fail any more, before the update takes memory.
@@ -67,9 +70,14 @@ def joint_update(
             combined = weighted_sum([combined], [batch.scale])
         release()
         return batch.trainable.merged(combined, rest), fresh_diagnostics(losses, gramian, None, {})
-    solution = aggregate.solve(gramian, batch.weights, batch.device)
+    tracking.check(shared)
+    tracked = tracking.gramian()
+    solution = aggregate.solve(gramian if tracked is None else tracked, batch.weights, batch.device)
+    if tracked is not None:
+        solution = solution._replace(diagnostics={**solution.diagnostics, "averaged": tracked})
     aggregate.keep(solution)
     release()
+    tracking.add(shared)
     combined = weighted_sum(shared, (batch.scale * solution.coefficients).tolist(), release=True)
     diagnostics = fresh_diagnostics(losses, gramian, solution.coefficients, solution.diagnostics)
     return batch.trainable.merged(combined, rest), diagnostics

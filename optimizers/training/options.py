@@ -8,7 +8,7 @@ from optimizers.aggregators.base import JacobianAggregator, ScheduledAggregator,
 from optimizers.errors import OnSolverFailure
 
 OnNonFinite = Literal["raise", "skip", "propagate"]
-STATE_KEYS = {"optimizer", "options", "aggregator", "skipped", "unsolved", "reuse", "average"}
+STATE_KEYS = {"optimizer", "options", "aggregator", "skipped", "unsolved", "reuse", "average", "tracking"}
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -31,6 +31,7 @@ def check_step_options(
     *,
     refresh_every: int,
     ema: float | None,
+    track: float | None,
     clip_norm: float | None,
     clip_value: float | None,
     on_nonfinite: str,
@@ -53,18 +54,23 @@ def check_step_options(
         raise ValueError(f"refresh_every = {refresh_every} must be >= 1; 1 solves on every step")
     if ema is not None and not 0.0 <= ema < 1.0:
         raise ValueError(f"ema = {ema} must lie in [0, 1): the share of the past in the averaged Gramian")
+    if track is not None and not 0.0 <= track < 1.0:
+        raise ValueError(f"track = {track} must lie in [0, 1): the share of the past in the tracked gradients")
+    if track is not None and ema is not None:
+        raise ValueError(f"track = {track} and ema = {ema}: average the gradients or their Gramians, not both")
     if isinstance(aggregator, JacobianAggregator):
         kind = type(aggregator).__name__
         if refresh_every > 1:
             raise ValueError(
                 f"refresh_every = {refresh_every} needs coefficients to reuse, which {kind} does not have; use 1"
             )
-        if ema is not None:
-            raise ValueError(f"ema = {ema} averages the Gramian, which {kind} does not look at; use None")
-    if isinstance(aggregator, ScheduledAggregator) and (refresh_every > 1 or ema is not None):
+        for name, decay in (("ema", ema), ("track", track)):
+            if decay is not None:
+                raise ValueError(f"{name} = {decay} averages for coefficients, which {kind} does not have; use None")
+    if isinstance(aggregator, ScheduledAggregator) and (refresh_every > 1 or ema is not None or track is not None):
         raise ValueError(
-            f"a schedule gives the coefficients of every step: refresh_every = {refresh_every} and ema = {ema} would "
-            "be ignored, leave both out"
+            f"a schedule gives the coefficients of every step: refresh_every = {refresh_every}, ema = {ema} and "
+            f"track = {track} would be ignored, leave them out"
         )
     for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
         if limit is not None and not 0.0 < limit < float("inf"):
@@ -79,7 +85,7 @@ def check_state(state: Any, options: dict[str, Any], name: str) -> None:
     Raises:
         ValueError: saying what it is instead.
     """
-    if not isinstance(state, dict) or set(state) != STATE_KEYS:
+    if not isinstance(state, dict) or not STATE_KEYS - {"tracking"} <= set(state) <= STATE_KEYS:
         raise ValueError(
             f"not a state of {name}: expected the keys {sorted(STATE_KEYS)}; a plain torch optimizer's state belongs "
             "to .optimizer.load_state_dict"

@@ -22,6 +22,7 @@ from optimizers.training.joint_update import (
 )
 from optimizers.training.micro_batches import GradientSum, MicroBatch, micro_batch
 from optimizers.training.options import OnNonFinite, check_optimizer, check_state, check_step_options
+from optimizers.training.tracking import GradientTracking
 from optimizers.training.trainable import add_to_gradients, among, clip, trainable
 
 TaskWeights = Tensor | Sequence[float] | None
@@ -64,6 +65,9 @@ class MultiTaskOptimizer:
         ema: β solves for the average of the Gramians with the weights β^age. Coefficients get steadier; what the
             aggregator guarantees then holds on average over the steps only
             (:class:`optimizers.training.coefficients.GramianAverage`).
+        track: β solves for the moving averages of the task gradients of the steps before, with the weights β^age: an
+            aggregator then decides without the step's own noise, at K×P more numbers
+            (:class:`optimizers.training.tracking.GradientTracking`).
         clip_norm, clip_value: clip ``.grad``, by its norm over all parameters or entry by entry, in :meth:`step`.
         process_group: over which gradients are averaged; None is the default one.
         observer: called with the per-task gradients of the shared parameters (K lists of one tensor a parameter; of
@@ -99,6 +103,7 @@ class MultiTaskOptimizer:
         shared: Iterable[Tensor] | None = None,
         refresh_every: int = 1,
         ema: float | None = None,
+        track: float | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         process_group: Any = None,
@@ -111,6 +116,7 @@ class MultiTaskOptimizer:
             aggregator,
             refresh_every=refresh_every,
             ema=ema,
+            track=track,
             clip_norm=clip_norm,
             clip_value=clip_value,
             on_nonfinite=on_nonfinite,
@@ -129,6 +135,7 @@ class MultiTaskOptimizer:
         self._solver = Solver(aggregator, on_solver_failure, process_group)
         self._average = GramianAverage(self._solver, ema)
         self._reuse = CoefficientReuse(self._average, refresh_every)
+        self._tracking = GradientTracking(track)
         self._pending: GradientSum | None = None
         self._unreached: list[int] = []
         self._skip_next = False
@@ -268,6 +275,7 @@ class MultiTaskOptimizer:
             "unsolved": self.unsolved,
             "reuse": self._reuse.state_dict(),
             "average": self._average.state_dict(),
+            "tracking": self._tracking.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -284,6 +292,7 @@ class MultiTaskOptimizer:
         self._solver.unsolved = state_dict["unsolved"]
         self._reuse.load_state_dict(state_dict["reuse"])
         self._average.load_state_dict(state_dict["average"])
+        self._tracking.load_state_dict(state_dict.get("tracking"))
         self._pending = None
         self._skip_next = False
 
@@ -295,6 +304,8 @@ class MultiTaskOptimizer:
     ) -> MicroBatch:
         if features is not None and self._shared is not None:
             raise ValueError("features decide which parameters are shared; construct the optimizer without shared=")
+        if features is not None and self._tracking.decay is not None:
+            raise ValueError("features differ from step to step and cannot be tracked; construct without track=")
         batch = micro_batch(losses, task_weights, scale, trainable(self.param_groups, self._shared), features)
         scheduled = self._solver.schedule is not None
         return replace(batch, reused=None if scheduled and self.observer else self._reuse.for_step(batch.weights))
@@ -319,7 +330,7 @@ class MultiTaskOptimizer:
             return update_through_features(batch, losses, aggregate, group, observer, self._check_unreached)
         gradients = self._joint_gradients(batch)
         if batch.reused is None:
-            return joint_update(gradients, batch, losses, aggregate, group, observer, release)
+            return joint_update(gradients, batch, losses, aggregate, self._tracking, group, observer, release)
         update = reused_update(gradients, batch, release)
         self._reuse.count()
         return update, stale_diagnostics(losses, batch.reused, self.last)

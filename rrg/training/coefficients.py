@@ -1,4 +1,4 @@
-"""What an aggregator decided: its coefficients, a line of ``coefficients.csv`` a step, as a schedule's file has them."""
+"""What an aggregator decided: its coefficients, a line of ``coefficients.csv`` a step, the file of a schedule."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -54,6 +54,7 @@ class TrainingRun:
             steps,
             shared=self.shared if config.shared else None,
             refresh_every=config.refresh_every,
+            track=config.track,
             on_nonfinite="propagate" if config.precision == "fp16" else "raise",
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
