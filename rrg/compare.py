@@ -3,9 +3,9 @@
     rrg compare --optimizers came-grad came-grad:nu=0.6 torchjd:UPGrad --seeds 0 1 2 3 4 --train.dataset phantom
 
 An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. The controls:
-linear scalarization at the task weights and at equal ones; for each CAME-Grad, linear scalarization at the schedule of
-weights that it decided on in the runs of the *other* seeds, and at the mean of that schedule (theory T18): a gain over
-the weighted sum may be one of weights. All clip alike; two more rows clip as the authors' trainer does, entries at 0.1
+linear scalarization at the task weights and at equal ones; at the schedule of weights that the first CAME-Grad decided on
+in its runs of the *other* seeds, and at the mean of that schedule (theory T18): a gain over the weighted sum may be one
+of weights. All clip alike; two more rows clip as the authors' trainer does, entries at 0.1
 for linear scalarization and nothing for CAME-Grad. Finished runs are reused, interrupted ones continue.
 """
 
@@ -123,13 +123,10 @@ def arms(config: CompareConfig) -> list[Arm]:
     rows = [Arm(CONTROL, variant(config.train, CONTROL))]
     if config.controls:
         rows.append(Arm("linear", variant(config.train, "linear")))
-        if len(config.seeds) > 1:
-            for arm in asked:
-                if arm.options.optimizer == CAME_GRAD:
-                    rows += [
-                        Arm(f"replay-mean({arm.name})", arm.options, arm, mean=True),
-                        Arm(f"replay({arm.name})", arm.options, arm),
-                    ]
+        source = next((arm for arm in asked if arm.options.optimizer == CAME_GRAD), None)
+        if source is not None and len(config.seeds) > 1:
+            rows.append(Arm(f"replay-mean({source.name})", source.options, source, mean=True))
+            rows.append(Arm(f"replay({source.name})", source.options, source))
         rows += [Arm(text, variant(config.train, text)) for text in CLIPPED_AS_PUBLISHED]
     known: list[Arm] = []
     for arm in rows:

@@ -42,7 +42,7 @@ def stage_rows(problems, weights, rho, kappa, nu, weighted, adapted, tolerance, 
         rows: (B, :func:`optimizers.kernels.columns.stages_width`) float64.
 
     Returns:
-        How many have a residual above 1e-14, for two tasks beside what rounding alone makes; −1 where one is no Gramian.
+        How many have a residual above 1e-14, for two tasks beside what rounding makes; −1 where one is no Gramian.
     """
     scratch = _scratch(problems.shape[1])
     unsolved = 0

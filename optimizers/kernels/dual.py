@@ -49,7 +49,7 @@ def solve_rows(problems, rho, tolerance, rows, first, last):
         rows: (B, ·) float64, at least :func:`optimizers.kernels.columns.dual_width` wide.
 
     Returns:
-        How many have a residual above 1e-14, for two tasks beside what rounding alone makes; −1 where one is no Gramian.
+        How many have a residual above 1e-14, for two tasks beside what rounding makes; −1 where one is no Gramian.
     """
     tasks = problems.shape[1]
     work = workspace(tasks)

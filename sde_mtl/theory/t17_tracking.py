@@ -1,8 +1,8 @@
 r"""T17, a CAME-Grad that rests where T6 and T7 say, under noise: coefficients from tracked gradients (new).
 
-CAME-Grad's coefficients are solved from the Gramian of noisy gradients, whose diagonal is ‖g_i‖² + T_ii, T_ij = tr Σ_ij, so
-that under noise it rests elsewhere than without (T13). Let instead y_i be the moving average of the gradients of the
-steps *before*, with weights ∝ β^age, and F_t = Σ c_i(YYᵀ) g̃_i. Then
+CAME-Grad solves for its coefficients with the Gramian of noisy gradients, whose diagonal is ‖g_i‖² + T_ii, T_ij =
+tr Σ_ij, so that under noise it rests elsewhere than without (T13). Let instead y_i be the moving average of the
+gradients of the steps *before*, with weights ∝ β^age, and F_t = Σ c_i(YYᵀ) g̃_i. Then
 
 (i)   c is independent of the noise that it multiplies: E[F_t | past] = Σ c_i(YYᵀ) g_i, exactly, for every noise law.
       Rest is Pareto stationary for the hidden weights c̄ = E c(YYᵀ).
@@ -10,19 +10,19 @@ steps *before*, with weights ∝ β^age, and F_t = Σ c_i(YYᵀ) g̃_i. Then
 
       .. math:: q_n\,Σ, \qquad q_n = \frac{1-β}{1+β}\,\frac{1+β^n}{1-β^n} → \frac{1-β}{1+β},
 
-      after n steps, so that E YYᵀ = GGᵀ + q_nT: as β → 1 and the step is small beside 1 − β, c̄ → c(GGᵀ), and rest goes
-      to the minimizer of the mean loss below ν = ½ (T6), of the weighted one with ``center="weighted"`` (T7).
-(iii) An average of *Gramians* debiases nothing: its expectation is GGᵀ + T for every β. Cross-fitting (the coefficients of
-      one of n parts of the batch, applied to the others) makes (i) true but has nT in its place of T. Products of
-      different parts alone have no T, but are no Gramian: projected to one, they leave noise of the size ‖Σ‖√d.
+      after n steps, so that E YYᵀ = GGᵀ + q_nT: as β → 1 and the steps are small beside 1 − β, c̄ → c(GGᵀ), and rest
+      goes to the minimizer of the mean loss below ν = ½ (T6), of the weighted one with ``center="weighted"`` (T7).
+(iii) An average of *Gramians* debiases nothing: its expectation is GGᵀ + T for every β. Cross-fitting (the coefficients
+      of one of n parts of the batch, applied to the others) makes (i) true but has nT in place of T. Products of
+      different parts alone have no T, but are no Gramian; projected to one, they rest elsewhere again.
 
 ``MultiTaskOptimizer(track=β)`` does this; it costs K×P numbers and one multiply-add an entry and task.
 
-Lag (what it costs): y is the gradient of some β/(1−β) steps ago, so that for a quadratic task of curvature h the y of a
-moving θ is off by ηh β/(1−β) of the step's length: β must satisfy η h ≪ 1 − β.
+Lag, which it also costs: y is the gradient of some β/(1−β) steps ago, so that on a quadratic task of curvature h it is
+off by ηhβ/(1−β) of the update: β must satisfy ηh ≪ 1 − β.
 
-What it does not say: that resting there is better. That the weights ω express what is wanted is an assumption, and T13's
-hidden weights may serve as well; training decides (book/training.md).
+What it does not say: that resting there is better. That ω expresses what is wanted is an assumption, and T13's hidden
+weights may serve as well; training decides (book/training.md).
 """
 
 from collections.abc import Callable

@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_refused(model: nn.Module, x: Tensor) -> None:
     for ema in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"ema = .* must lie in \[0, 1\)"):
             MultiTaskOptimizer(inner, linear, ema=ema)
-    with pytest.raises(ValueError, match="ema = 0.5 averages for coefficients, which Sum does not have"):
+    with pytest.raises(ValueError, match=r"ema = 0.5 averages for coefficients, which Sum does not have"):
         MultiTaskOptimizer(inner, Sum(), ema=0.5)
     optimizer = MultiTaskOptimizer(inner, linear, ema=0.5)
     optimizer.step(model.losses(x))
