@@ -2,11 +2,11 @@
 
     rrg compare --optimizers came-grad came-grad:nu=0.6 torchjd:UPGrad --seeds 0 1 2 3 4 --train.dataset phantom
 
-An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. The controls:
-linear scalarization at the task weights and at equal ones; at the schedule of weights that the first CAME-Grad decided on
-in its runs of the *other* seeds, and at the mean of that schedule (theory T18): a gain over the weighted sum may be one
-of weights. All clip alike; two more rows clip as the authors' trainer does, entries at 0.1
-for linear scalarization and nothing for CAME-Grad. Finished runs are reused, interrupted ones continue.
+An optimizer is a name as ``rrg train --optimizer`` takes it, followed by options that only its runs have. The
+controls: linear scalarization at the task weights and at equal ones; at the schedule of weights that the first
+CAME-Grad decided on in its runs of the *other* seeds, and at the mean of that schedule (theory T18): a gain over the
+weighted sum may be one of weights. All clip alike; two more rows clip as the authors' trainer does, entries at 0.1 for
+linear scalarization and nothing for CAME-Grad. Finished runs are reused, interrupted ones continue.
 """
 
 import dataclasses
