@@ -131,13 +131,13 @@ def _train(
 
 
 def _training_rows(results: list[TrainResult]) -> tuple[list[str], list[list[str]]]:
-    headings = ["optimizer", "steps", "seconds", "rg loss", "dc loss", "BLEU-1", "BLEU-4", "ROUGE-L",
+    headings = ["optimizer", "steps", "seconds", "validation rg", "validation dc", "BLEU-1", "BLEU-4", "ROUGE-L",
                 "CE F1", "DC F1", "DC F1 majority", "distinct reports"]  # fmt: skip
     rows = []
     for run_ in results:
         r, e = run_.result, run_.result["evaluation"]
         f1 = {name: score["micro"]["f1"] for name, score in tabled(e).items()}
-        losses = r["training_losses"]
+        losses = r["validation_losses"]
         rows.append([
             r["optimizer"]["name"], str(r["steps"]), f"{r['seconds']:.0f}",
             f"{losses['rg']:.3f}", f"{losses['dc']:.3f}",
