@@ -5,6 +5,7 @@ plane           two gradients in the plane: weighted sum, trust regions, the sta
 deviation       drift deviation over the angle between two gradients (T2)
 dual            the conflict-averse dual: its objective, its solution over ρ
 validity        where stage 1 harms a task, what fusion does (T5, T9)
+noise           where training rests over the noise of the gradients (T13, T15, T17)
 paths           training as a stochastic process: bands, moments, stationary clouds (T3)
 resting         where training under several task weights comes to rest (T6, T7)
 theory          maps and curves of the theory's results (T2, T4, T6, T10, T11)
@@ -12,7 +13,7 @@ GALLERY         the theory's figures by name, computed and drawn: ``sde-mtl figu
 canvas, save    the style: begin a figure in it, write it as SVG and PNG
 """
 
-from sde_mtl.figures import deviation, dual, gradient_logs, paths, plane, resting, theory, validity
+from sde_mtl.figures import deviation, dual, gradient_logs, noise, paths, plane, resting, theory, validity
 from sde_mtl.figures.gallery import GALLERY
 from sde_mtl.figures.style import canvas, save
 
@@ -22,6 +23,7 @@ __all__ = [
     "deviation",
     "dual",
     "gradient_logs",
+    "noise",
     "paths",
     "plane",
     "resting",
