@@ -291,7 +291,7 @@ def rest_weights(
         samples, seed: of the draws, the same at every p, so that the root is one of a continuous function.
 
     Raises:
-        ArithmeticError: if the solver does not converge.
+        ArithmeticError: if the solver does not get within 5e-4, about the error of the draws.
 
     Example:
         >>> three = rule([1.0, 2.0, 1.0], nu=1.0)
@@ -314,8 +314,8 @@ def rest_weights(
     if tasks == 2:
         free = np.array([scipy.optimize.brentq(lambda p: excess(np.array([p]))[0], 0.001, 0.999, xtol=1e-5)])
     else:
-        free = scipy.optimize.root(excess, np.full(tasks - 1, 1 / tasks), options={"eps": 1e-3, "xtol": 1e-5}).x
-        if np.abs(excess(free)).max() > 1e-4:
+        free = scipy.optimize.root(excess, np.full(tasks - 1, 1 / tasks), options={"eps": 1e-2, "xtol": 1e-4}).x
+        if np.abs(excess(free)).max() > 5e-4:
             raise ArithmeticError("the resting point was not found")
     return np.append(1 - free.sum(), free)
 

@@ -14,7 +14,8 @@ fluctuation are part of c̄ and R: the noise of T13 is S + q·11ᵀ. The replay'
 
 .. math:: v_{t+1} = (1 - ηh_t)²v_t + η²\,\bar c(t)^⊤S\,\bar c(t),
 
-and CAME-Grad's differs from it through tr Cov F in place of c̄ᵀTc̄, by O(1/d) (T14). So the control experiment for CAME-Grad is
+and CAME-Grad's differs from it by O(1/d): tr Cov F stands in place of c̄ᵀTc̄ (T14), about 1 % less here, and its
+coefficients answer to θ's own fluctuation, which lowers the restoring force by 2 % (:func:`predict_variance`). So the control experiment for CAME-Grad is
 not linear scalarization with equal weights, nor with ω, but with c̄(t): if that does as well, conflict played no part.
 
 What it does not say: where runs differ so much that the mean of their coefficients is none of theirs (separate basins, a
@@ -24,6 +25,7 @@ common random schedule); Adam, whose preconditioner sees the same combination in
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 import sympy
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -31,8 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from optimizers import gramian
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.examples import WEIGHTS
-from sde_mtl.theory.hidden_weights import Rule, expectation, fluctuation, plug_in, rest_weights, rule
-from sde_mtl.theory.t14_conservation import diffusion
+from sde_mtl.theory.hidden_weights import Rule, expectation, fluctuation, noisy_gradients, plug_in, rest_weights, rule
 
 Array = NDArray[np.float64]
 STANDARD_ERRORS = 5.0
@@ -123,32 +124,72 @@ def predict_spread(schedule: ArrayLike) -> Array:
     return np.array(v)
 
 
-def predict_gap(*, samples: int = 10_000, seed: int = 0) -> tuple[float, float, float]:
-    """At rest: D = p − c̄_2(p)/Σc̄ of the pair, p itself, and tr Cov F/c̄ᵀTc̄.
+def predict_gap(*, samples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """At rest: D = p − c̄_2(p)/Σc̄ of the pair, and p itself.
 
     Args:
         samples, seed: of the draws.
 
     Example:
-        >>> gap, place, excess = predict_gap(samples=2_000)
+        >>> gap, place = predict_gap(samples=2_000)
         >>> 0.001 < gap < 0.02, 0.25 < place < 0.35
         (True, True)
     """
-    r, centres = rule(WEIGHTS), np.stack([np.zeros(DIMENSION), np.ones(DIMENSION)])
-    p = rest_weights(r, centres, COVARIANCE, learning_rate=LEARNING_RATE, samples=samples, seed=seed)
-    g = np.sqrt(DIMENSION) * np.array([p[1], p[1] - 1])
-    M = np.outer(g, g)
+    r, p = rule(WEIGHTS), _place(samples, seed)
+    M = _gramian_at(p)
     q = fluctuation(lambda S: plug_in(r, M, S, DIMENSION), COVARIANCE, LEARNING_RATE)
     found = expectation(r, M, COVARIANCE + q, DIMENSION, samples=samples, seed=seed)
-    still = expectation(r, M, COVARIANCE, DIMENSION, samples=samples, seed=seed).coefficients
-    trace, _ = diffusion(r, M, COVARIANCE, DIMENSION, samples=samples, seed=seed)
-    return float(p[1] - found.shares[1]), float(p[1]), float(trace / (DIMENSION * still @ COVARIANCE @ still))
+    return p - float(found.shares[1]), p
+
+
+def predict_variance(*, samples: int = 10_000, seed: int = 0) -> float:
+    r"""Stationary variance q of one coordinate under CAME-Grad, by exact draws and without linearizing.
+
+    tr Cov θ does not change where 2E[Fᵀξ] = η tr Cov F, with ξ = θ − Eθ taken as isotropic and Gaussian. ξ is part of
+    every task's noise N_j, of covariance S + q·11ᵀ together, and by regression on them
+
+    .. math:: E[F^⊤ξ] = \sum_j w_j\,E[F^⊤N_j], \qquad w = q\,(S + q11^⊤)^{-1}1, \qquad
+       E[F^⊤N_j] = E[(\tilde Mc)_j] - g_j^⊤E F .
+
+    Args:
+        samples, seed: of the draws.
+
+    Example:
+        >>> 0.15 < predict_variance(samples=2_000) < 0.25
+        True
+    """
+    r = rule(WEIGHTS)
+    M = _gramian_at(_place(samples, seed))
+
+    def unbalanced(q: float) -> float:
+        drawn = noisy_gradients(M, COVARIANCE + q, DIMENSION, samples, seed)
+        c, seen = r(drawn.gramians).numpy(), drawn.gramians.numpy()
+        drift = expectation(r, M, COVARIANCE + q, DIMENSION, samples=samples, seed=seed).drift
+        products = np.einsum("nij,nj->ni", seen, c)
+        with_noise = products.mean(0) - drawn.exact @ drift
+        trace = np.einsum("ni,ni->n", c, products).mean() - drift @ drift
+        share = q * np.linalg.solve(COVARIANCE + q, np.ones(2))
+        return float(2 * share @ with_noise - LEARNING_RATE * trace)
+
+    return float(scipy.optimize.brentq(unbalanced, 0.01, 2.0, xtol=1e-4))
+
+
+def _place(samples: int, seed: int) -> float:
+    """Where CAME-Grad rests on the line."""
+    centres = np.stack([np.zeros(DIMENSION), np.ones(DIMENSION)])
+    return float(
+        rest_weights(rule(WEIGHTS), centres, COVARIANCE, learning_rate=LEARNING_RATE, samples=samples, seed=seed)[1]
+    )
+
+
+def _gramian_at(place: float) -> Array:
+    return DIMENSION * np.outer([place, place - 1], [place, place - 1])
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     """CAME-Grad, its replay on the same noise with the schedule of other runs, and schedules that are not its own."""
     derive()
-    runs = max(paths // 25, 20)
+    runs = max(paths // 20, 20)
     r = rule(WEIGHTS)
     recorded = train(r, paths=runs, seed=seed + 1).schedule
     original = train(r, paths=runs, seed=seed)
@@ -158,14 +199,13 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     equal = train(size / 2 * np.ones(2), paths=runs, seed=seed)
     fixed = train(np.tile(recorded.mean(0), (STEPS, 1)), paths=runs, seed=seed)
 
-    def apart(other: Runs) -> tuple[float, float]:
-        """Largest distance of the mean paths, and at the end with its standard error."""
-        return float(np.abs((original.positions - other.positions).mean(1)).max()), float(
-            np.abs((original.positions - other.positions).mean(1))[STEPS // 8]
-        )
+    def apart(other: Runs) -> float:
+        """Largest distance of the mean paths."""
+        return float(np.abs((original.positions - other.positions).mean(1)).max())
 
     last = slice(STEPS - 20, None)
-    gap, place, excess = predict_gap(samples=2 * paths, seed=seed)
+    gap, place = predict_gap(samples=2 * paths, seed=seed)
+    excess = predict_variance(samples=2 * paths, seed=seed) / float(predict_spread(recorded)[-1])
     differences = (original.positions - replay.positions)[last].mean(0)
     measured, error = float(differences.mean()), float(differences.std(ddof=1) / runs**0.5)
     error = float(np.hypot(error, 2e-4))  # the second from the draws of the prediction
@@ -173,9 +213,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     components = runs * DIMENSION
     spread_error = float(predicted * (2 / components) ** 0.5)
     later = expectation(r, *_at_start(), DIMENSION, samples=2 * paths, seed=seed).coefficients
-    first_error = float(np.hypot(0.02, 0.0) * 0 + np.abs(later[1]) * 0.005)
     ratio = float(original.spread[last].mean() / replay.spread[last].mean())
-    farthest = [apart(x)[0] for x in (replay, as_weighted, equal, fixed)]
+    farthest = [apart(x) for x in (replay, as_weighted, equal, fixed)]
     return [
         Check("T18.a", "mean paths of CAME-Grad and its replay: largest distance", 0.0, farthest[0], farthest[0], 0.015,
               "absolute", f"{runs} runs, schedule of {runs} others, d = 50, K = 2, signal-to-noise ratio 3 … 0.01",
@@ -186,13 +225,12 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         Check("T18.c", "no distance at rest", 0.0, measured, measured / error, STANDARD_ERRORS, "SE",
               "the same runs", control=True, standard_error=error, scale=place),
         Check("T18.d", "variance of the replay by its linear recursion", float(predicted), float(replay.spread[-1]),
-              abs(float(replay.spread[-1]) - float(predicted)) / spread_error, STANDARD_ERRORS, "SE",
+              abs(float(replay.spread[-1]) - float(predicted)) / spread_error, 3.0, "SE",
               f"{runs} runs of 50 coordinates", standard_error=spread_error),
-        Check("T18.e", "variance of CAME-Grad over that of the replay: tr Cov F/c̄ᵀTc̄", excess, ratio,
-              abs(ratio / excess - 1), 0.03, "relative", f"last 20 steps, {runs} runs on the same noise"),
+        Check("T18.e", "variance of CAME-Grad over that of the replay", excess, ratio,
+              abs(ratio / excess - 1), 0.02, "relative", f"last 20 steps, {runs} runs on the same noise"),
         Check("T18.f", "coefficients at the start by exact draws", float(later[1]), float(recorded[0, 1]),
-              abs(float(recorded[0, 1] - later[1])) / first_error, STANDARD_ERRORS, "SE", f"{runs} runs",
-              standard_error=first_error),
+              abs(float(recorded[0, 1] / later[1]) - 1), 0.01, "relative", f"{runs} runs"),
         Check("T18.g", "replay with the task weights ω, same total", 0.0, farthest[1], farthest[1], 0.015, "absolute",
               f"{runs} runs", control=True, scale=1.0),
         Check("T18.h", "replay with equal weights, same total", 0.0, farthest[2], farthest[2], 0.015, "absolute",
