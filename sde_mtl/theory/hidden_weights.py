@@ -1,9 +1,9 @@
 r"""Expected coefficients of an aggregator under gradient noise, and where training with them comes to rest (T13 … T20).
 
-Noise here is Gaussian and isotropic in each task, Cov(ε_i, ε_j) = S_ij I, unless a law is given. Then the noisy Gramian
+Noise here is Gaussian and isotropic in each task, Cov(ε_i, ε_j) = S_ij I. Then the noisy Gramian
 M̃ = (G + ε)(G + ε)ᵀ has a non-central Wishart law, which is drawn exactly in K×K numbers whatever d is: in an
-orthonormal basis whose first K vectors hold the gradients, G + ε is a K×K block L + N with LLᵀ = GGᵀ and N Gaussian, and
-d − K columns of noise alone, whose Gramian is Wishart (Bartlett's decomposition). The first block also gives the
+orthonormal basis whose first K vectors hold the gradients, G + ε is a K×K block L + N with LLᵀ = GGᵀ and N Gaussian,
+and d − K columns of noise alone, whose Gramian is Wishart (Bartlett's decomposition). The first block also gives the
 expected update in coordinates, so that E F itself costs nothing more.
 """
 
@@ -17,15 +17,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from optimizers import came_grad_coefficients, gramian
+from optimizers import came_grad_coefficients
 from sde_mtl.theory.descent import Center
 from sde_mtl.theory.examples import KAPPA
 
 Array = NDArray[np.float64]
 Rule = Callable[[Tensor], Tensor]
 """Gramians (..., K, K) to coefficients (..., K)."""
-Law = Callable[[np.random.Generator, tuple[int, ...]], Array]
-"""Independent numbers of mean 0 and variance 1, of a shape."""
 
 
 def rule(
@@ -160,7 +158,7 @@ def expectation(
     samples: int = 10_000,
     seed: int = 0,
 ) -> Expectation:
-    """c̄ and E F of an aggregator, from antithetic draws of the noisy Gramian.
+    """c̄ and E F of an aggregator, from antithetic draws of the noisy Gramian with itself as a control variate.
 
     Args:
         rule: Gramians to coefficients, such as :func:`rule`'s.
@@ -176,6 +174,11 @@ def expectation(
     drawn = noisy_gradients(gradients_gramian, covariance, dimension, samples, seed)
     ahead, behind = rule(drawn.gramians).numpy(), rule(drawn.mirrored).numpy()
     c = (ahead + behind) / 2
+    # M̃'s expectation is known: what c owes to M̃ − E M̃, by regression, is variance without information.
+    corner = np.triu_indices(len(drawn.exact))
+    mean = drawn.exact @ drawn.exact.T + dimension * np.asarray(covariance, np.float64)
+    deviation = ((drawn.gramians + drawn.mirrored) / 2).numpy()[:, corner[0], corner[1]] - mean[corner]
+    c = c - deviation @ np.linalg.lstsq(deviation.T @ deviation, deviation.T @ (c - c.mean(0)), rcond=1e-12)[0]
     noisy = np.einsum("nka,nk->na", drawn.noise, (ahead - behind) / 2)
     update = c @ drawn.exact + noisy
     root = np.sqrt(samples)
@@ -349,62 +352,3 @@ def rest_on_line(
         return float(found.effective @ g)
 
     return float(scipy.optimize.brentq(balance, 0.001, 0.999, xtol=1e-5))
-
-
-def gaussian(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers."""
-    return rng.normal(size=shape)
-
-
-def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Student's t with five degrees of freedom, scaled to variance 1: kurtosis 9."""
-    return rng.standard_t(5, size=shape) * np.sqrt(3 / 5)
-
-
-def train(
-    gradients: Callable[[Tensor], Tensor],
-    rule: Rule,
-    covariance: ArrayLike,
-    start: ArrayLike,
-    learning_rate: float,
-    steps: int,
-    *,
-    momentum: float = 0.0,
-    paths: int = 64,
-    seed: int = 0,
-    law: Law = gaussian,
-    independent: bool = False,
-) -> Array:
-    """Average position of each path over the last half of noisy training, (paths, d).
-
-    Args:
-        gradients: (paths, d) positions to (paths, K, d) exact gradients.
-        rule: Gramians to coefficients.
-        covariance: (K, K) S, of one component of the noise.
-        start: (d,) of every path.
-        learning_rate, steps, momentum: of training; the velocity is βv + F.
-        paths: independent runs.
-        seed: of the noise.
-        law: of the noise's components.
-        independent: take the coefficients from a micro-batch of their own.
-
-    Example:
-        >>> pull = lambda theta: torch.stack([theta, theta - 1], 1)
-        >>> ends = train(pull, rule([1.0, 4.0], nu=1.0), 1e-6 * np.eye(2), np.zeros(3), 0.05, 200, paths=2)
-        >>> np.allclose(ends, 0.8, atol=1e-3)
-        True
-    """
-    rng = np.random.default_rng(seed)
-    C = factor(covariance)
-    theta = torch.from_numpy(np.tile(np.asarray(start, np.float64), (paths, 1)))
-    velocity, total = torch.zeros_like(theta), torch.zeros_like(theta)
-    shape = (paths, len(C), theta.shape[1])
-    for t in range(steps):
-        exact = gradients(theta)
-        seen = exact + torch.from_numpy(C @ law(rng, shape))
-        judged = exact + torch.from_numpy(C @ law(rng, shape)) if independent else seen
-        velocity = momentum * velocity + torch.einsum("nk,nkd->nd", rule(gramian(judged)), seen)
-        theta = theta - learning_rate * velocity
-        if t >= steps // 2:
-            total += theta
-    return (total / (steps - steps // 2)).numpy()
