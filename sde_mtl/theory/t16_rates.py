@@ -282,7 +282,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     variance = 20 * float(np.square(WEIGHTS) @ deviations**2)
     runs, kept, floor = max(paths // 200, 8), [], []
     for T in HORIZONS:
-        eta, shrinking = 0.5 / T**0.5, 1.5 / T**0.25
+        eta, shrinking = 0.5 / T**0.5, 1 / T**0.25
         kept.append(noisy_average(min(shrinking, RHO), T, eta / 3, deviations, runs, seed))
         floor.append(noisy_average(RHO, T, eta / 3, deviations, runs, seed))
     slopes = [float(np.log(x[-1] / x[0]) / np.log(HORIZONS[-1] / HORIZONS[0])) for x in (kept, floor)]

@@ -207,15 +207,15 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
         return float(np.abs((original.positions - other.positions).mean(1)).max())
 
     last = slice(STEPS - 20, None)
-    gap, place = predict_gap(samples=2 * paths, seed=seed)
-    excess = predict_variance(samples=2 * paths, seed=seed) / float(predict_spread(recorded)[-1])
+    gap, place = predict_gap(samples=paths // 2, seed=seed)
+    excess = predict_variance(samples=paths // 2, seed=seed) / float(predict_spread(recorded)[-1])
     differences = (original.positions - replay.positions)[last].mean(0)
     measured, error = float(differences.mean()), float(differences.std(ddof=1) / runs**0.5)
     error = float(np.hypot(error, 2e-4))  # the second from the draws of the prediction
     predicted = predict_spread(recorded)[-1]
     components = runs * DIMENSION
     spread_error = float(predicted * (2 / components) ** 0.5)
-    later = expectation(r, *_at_start(), DIMENSION, samples=2 * paths, seed=seed).coefficients
+    later = expectation(r, *_at_start(), DIMENSION, samples=paths // 2, seed=seed).coefficients
     ratio = float(original.spread[last].mean() / replay.spread[last].mean())
     farthest = [apart(x) for x in (replay, as_weighted, equal, fixed)]
     return [

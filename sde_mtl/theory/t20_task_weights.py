@@ -218,9 +218,9 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     w = np.array(list(PUBLISHED["TGRG"].values()))
     centres, S = np.sqrt(10) * np.eye(4, 60), 0.5 * np.eye(4)
     r = rule(w)
-    p = rest_weights(r, centres, S, learning_rate=0.03, samples=paths, seed=seed)
+    p = rest_weights(r, centres, S, learning_rate=0.03, samples=paths // 4, seed=seed)
     ends = train(towards(centres), r, S, p @ centres, 0.03, 500, paths=runs, seed=seed)[:, 3] / np.sqrt(10)
-    rest, rest_error = float(ends.mean()), float(np.hypot(ends.std(ddof=1) / runs**0.5, 4e-4))
+    rest, rest_error = float(ends.mean()), float(np.hypot(ends.std(ddof=1) / runs**0.5, 1e-4))
     printed_rest = float(w[3] / w.sum())
     dcl = predict([1.0, 1.0, 1.0], [1.0, 0.5, 2.0])
     return [
