@@ -1,12 +1,14 @@
 """Statements about multi-objective training: one module each, with derivation, prediction and check.
 
-Every module t01 … t12 has a docstring that states and bounds the claim, ``derive()`` (sympy, raises unless the
+Every module t01 … t20 has a docstring that states and bounds the claim, ``derive()`` (sympy, raises unless the
 derivation closes), prediction functions, and ``check(seed, paths) -> list[Check]``. What several of them share:
 
 OrnsteinUhlenbeck       laws of linear scalarization on quadratics (T3)
 linearize, Sensitivity  CAME-Grad's update and its Jacobian (T4)
 pair                    two gradients in the plane
 kinks, descent          where the delta method ends; noiseless training on two quadratic tasks
+hidden_weights          expected coefficients under gradient noise, and resting points (T13 … T20)
+noisy_training          training with noise of any law, momentum, coefficients of another micro-batch
 require                 raises DerivationError unless a derivation closes
 """
 
@@ -15,7 +17,9 @@ from collections.abc import Callable
 from sde_mtl.theory import (
     descent,
     examples,
+    hidden_weights,
     kinks,
+    noisy_training,
     t01_interaction,
     t02_drift_deviation,
     t03_diffusion_decay,
@@ -28,6 +32,12 @@ from sde_mtl.theory import (
     t10_escape,
     t11_orders,
     t12_bias,
+    t13_effective_scalarization,
+    t14_conservation,
+    t15_batch_size,
+    t16_rates,
+    t18_replay,
+    t20_task_weights,
 )
 from sde_mtl.theory.check import Check, DerivationError, require
 from sde_mtl.theory.examples import pair
@@ -47,6 +57,12 @@ STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T10": t10_escape.check,
     "T11": t11_orders.check,
     "T12": t12_bias.check,
+    "T13": t13_effective_scalarization.check,
+    "T14": t14_conservation.check,
+    "T15": t15_batch_size.check,
+    "T16": t16_rates.check,
+    "T18": t18_replay.check,
+    "T20": t20_task_weights.check,
 }
 
 FULL: dict[str, Callable[[int, int], list[Check]]] = {
@@ -65,8 +81,10 @@ __all__ = [
     "Sensitivity",
     "descent",
     "examples",
+    "hidden_weights",
     "kinks",
     "linearize",
+    "noisy_training",
     "pair",
     "require",
     "t01_interaction",
@@ -81,4 +99,10 @@ __all__ = [
     "t10_escape",
     "t11_orders",
     "t12_bias",
+    "t13_effective_scalarization",
+    "t14_conservation",
+    "t15_batch_size",
+    "t16_rates",
+    "t18_replay",
+    "t20_task_weights",
 ]
