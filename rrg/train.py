@@ -212,10 +212,10 @@ def _loop(run: TrainingRun, first: int, frozen: list[int], console: Console | No
                 if log is not None:
                     log.flush()
                 run.save(step + 1)
-    conflicts = [known["conflict"] for known in journal.records if "conflict" in known]
+    conflicts = [known["pair_conflict_share"] for known in journal.records if "pair_conflict_share" in known]
     numbers: dict[str, Any] = {"training_losses": journal.mean_of_last_tenth(config.tasks) if journal.records else {}}
     if conflicts:
-        numbers["conflict_rate"] = statistics.mean(conflicts)
+        numbers["pair_conflict_share"] = statistics.mean(conflicts)
     if seconds:
         middle = statistics.median(seconds)
         numbers["step_seconds"] = middle

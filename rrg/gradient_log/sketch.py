@@ -46,9 +46,8 @@ class CountSketch:
         shifts = torch.randint(dim, (blocks,), generator=generator)
         by_shift = shifts.argsort(stable=True)
         starts = torch.searchsorted(shifts[by_shift], torch.arange(dim))
-        rotation = (torch.arange(dim) - torch.arange(dim)[:, None]) % dim
         self._flat = torch.zeros(blocks, dim)
-        self._tables: tuple[Tensor, ...] = (signs, by_shift, starts, rotation)
+        self._tables: tuple[Tensor, ...] = (signs, by_shift, starts)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         """Project the concatenation of the flattened tensors.
@@ -69,8 +68,9 @@ class CountSketch:
         if self._flat.device != device:
             self._flat = self._flat.to(device)
             self._tables = tuple(table.to(device) for table in self._tables)
-        signs, by_shift, starts, rotation = self._tables
+        signs, by_shift, starts = self._tables
         torch.cat([t.detach().reshape(-1).float() for t in tensors], out=self._flat.view(-1)[:total])
         self._flat.mul_(signs)
         equally_shifted = embedding_bag(by_shift, self._flat, starts, mode="sum")
-        return equally_shifted.gather(1, rotation).sum(0)
+        twice = torch.cat([equally_shifted, equally_shifted], 1)  # so that row σ, turned by σ, lies in one piece
+        return twice.as_strided((self.dim, self.dim), (2 * self.dim - 1, 1), self.dim).sum(0)

@@ -8,7 +8,9 @@ from rich.table import Table
 
 from rrg.metrics.clinical import tabled
 
-SHOWN = ("BLEU-4", "CE F1 micro", "DC F1 micro", "conflict rate", "step seconds")
+SHOWN = ("BLEU-4", "CE F1 micro", "DC F1 micro", "pair conflict share", "step seconds")
+RENAMED = {"conflict_rate": "pair_conflict_share"}
+"""Old names in ``result.json``, and the new ones."""
 Runs = dict[int, dict[str, Any]]
 
 
@@ -16,11 +18,12 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a ``result.json`` that are compared; a metric that could not be had stays a text.
 
     Example:
-        >>> measured({"training_losses": {"rg": 1.5}, "conflict_rate": 0.4})
-        {'loss rg': 1.5, 'conflict rate': 0.4}
+        >>> measured({"training_losses": {"rg": 1.5}, "pair_conflict_share": 0.4})
+        {'loss rg': 1.5, 'pair conflict share': 0.4}
     """
+    result = {RENAMED.get(name, name): value for name, value in result.items()}
     numbers: dict[str, Any] = {f"loss {task}": value for task, value in result["training_losses"].items()}
-    for name in ("conflict_rate", "step_seconds", "studies_per_second"):
+    for name in ("pair_conflict_share", "step_seconds", "studies_per_second"):
         if name in result:
             numbers[name.replace("_", " ")] = result[name]
     scores = result.get("evaluation", {})
