@@ -78,10 +78,15 @@ def settings(options: Options) -> TrainConfig:
 def gradients(folder: Path) -> dict[str, Any]:
     """What the gradient log of one run says."""
     found = analyze(read_log(folder), replicates=300)
+    shared = found.scopes["shared"]
     return {
-        "conflict rate": found.conflict_rate.value,
+        "any conflict with first": found.any_conflict_with_first.value,
         "conflict by pair": {pair: interval.value for pair, interval in found.conflict_by_pair.items()},
         "linear harms a task": found.harm_rate.value,
+        "on shared parameters": {
+            "linear harms a task": shared.harm_rate.value,
+            "mean weights": [weight.value for weight in shared.mean_weights],
+        },
         "stage 1 valid": found.valid_rate.value,
         "diffusion ratio": {str(d.step): d.ratio.value for d in found.diffusion},
     }
@@ -100,7 +105,7 @@ def main(options: Options) -> None:
         by_seed = [gradients(folder_of(config, row["optimizer"], int(seed)) / "gradients") for seed in row["runs"]]
         row["gradients"] = {
             "seeds": by_seed,
-            "mean conflict rate": statistics.mean(seed["conflict rate"] for seed in by_seed),
+            "mean any conflict with first": statistics.mean(seed["any conflict with first"] for seed in by_seed),
         }
     summary["not measured"] = [] if machine()["gpu"] else ["GPU: not measured, none was at hand"]
     name = "report-generators" if options.annotation is None else "report-generators-radiographs"

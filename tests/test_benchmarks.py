@@ -61,7 +61,7 @@ def test_report_generators(tmp_path: Path) -> None:
     assert len(rows) == 11
     assert result["control"] in rows
     assert rows["linear"]["step over linear"] == 1
-    assert all(0 <= row["gradients"]["mean conflict rate"] <= 1 for row in rows.values())
+    assert all(0 <= row["gradients"]["mean any conflict with first"] <= 1 for row in rows.values())
     assert result["not measured"] or result["machine"]["gpu"]
 
 

@@ -145,8 +145,8 @@ class GroupedProducts:
 
     def project(self, vector: Sequence[Tensor]) -> Tensor:
         """(m,) float32: the projection of one vector of the shape of all parameters."""
-        total: Tensor = sum(sketch([vector[p] for p in positions]) for _, positions, sketch in self._classes)
-        return total.cpu()
+        parts = [sketch([vector[p] for p in positions]) for _, positions, sketch in self._classes]
+        return torch.stack(parts).sum(0).cpu()
 
     def _project(self, gradients: Gradients, reached: Sequence[Sequence[bool]]) -> tuple[Tensor, Tensor]:
         every = [torch.zeros(self.dim, device=gradients[0][0].device) for _ in gradients]
