@@ -47,7 +47,8 @@ def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
 def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
     """The weights that CAME-Grad gives the tasks, over their sum, at every step; a row each log, a column each scope.
 
-    Averages over neighbouring steps, in the band of their middle half; dashed, ω; in grey, equal weights.
+    Averages over neighbouring steps, in the band of their middle half; dashed, ω; in grey, equal weights. The factors in
+    the titles are those of the mean coefficients, in which steps with large coefficients count more.
 
     Args:
         analyses: one or more, with the coefficients of at least one scope.
@@ -76,7 +77,7 @@ def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
                     axis.axhline(value, color=colour, lw=1.1, ls="--")
                     axis.annotate(
                         f"ω {', '.join(tasks[task] for task in own)}", (1, value), xycoords=("axes fraction", "data"),
-                        xytext=(-2, 2), textcoords="offset points", ha="right", fontsize=7.5, color=colour,
+                        xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
                     )  # fmt: skip
                 axis.axhline(1 / len(tasks), color=GREY, lw=0.8)
                 factors = ", ".join(
@@ -101,7 +102,7 @@ def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
 
 
 def _smoothed(series: Array) -> tuple[Array, Array, Array]:
-    """Mean and quartiles (3, n) of the steps around each, a tenth of them, at least 5; steps without a number are out."""
+    """Mean and quartiles, (n,) each, of a tenth of the steps around each, at least 5, where they have a number."""
     half = max(2, len(series) // 20)
     around = [series[max(0, at - half) : at + half + 1] for at in range(len(series))]
     known = [part[np.isfinite(part)] if np.isfinite(part).any() else np.array([np.nan]) for part in around]
