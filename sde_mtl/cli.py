@@ -76,7 +76,8 @@ class Verify:
             style = ("dim" if check.control else None) if check.passed else "bold red"
             table.add_row(check.id, escape(check.claim), f"{check.predicted:.6g}", f"{check.measured:.6g}",
                           f"{check.error:.2g}", f"{check.tolerance:.2g} {check.unit}",
-                          "" if check.detects is None else f"{check.detects:.2g}", check.verdict, style=style)  # fmt: skip
+                          "" if check.detects is None else f"{check.detects:.2g}",
+                          check.verdict, style=style)  # fmt: skip
         console.print(table)
         failed = [check.id for check in checks if not check.passed]
         controls = sum(check.control for check in checks)

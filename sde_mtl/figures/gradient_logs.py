@@ -47,8 +47,8 @@ def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
 def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
     """The weights that CAME-Grad gives the tasks, over their sum, at every step; a row each log, a column each scope.
 
-    Averages over neighbouring steps, in the band of their middle half; dashed, ω; in grey, equal weights. The factors in
-    the titles are those of the mean coefficients, in which steps with large coefficients count more.
+    Averages over neighbouring steps, in the band of their middle half; dashed, ω; in grey, equal weights. The factors
+    in the titles are those of the mean coefficients, in which steps with large coefficients count more.
 
     Args:
         analyses: one or more, with the coefficients of at least one scope.
