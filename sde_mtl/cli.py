@@ -180,10 +180,10 @@ class Analyze:
                 analyses.append(analyze(log, rho=self.rho, replicates=self.replicates, seed=self.seed))
                 progress.advance(task)
         for log in logs:
-            if not log.groups:
+            if log.shared is None:
                 console.print(
-                    f"{log.folder}: a log of version 1 does not tell the shared parameters apart; its numbers are of "
-                    "all parameters", style="yellow", markup=False,
+                    f"{log.folder}: this log does not tell the shared parameters apart, as those of version 1; its "
+                    "numbers are of all parameters", style="yellow", markup=False,
                 )  # fmt: skip
         console.print(weights_table(analyses))
         console.print(scope_table(analyses))
@@ -199,7 +199,7 @@ class Analyze:
             _write_json(
                 self.out / "analysis.json",
                 {
-                    "version": 1,
+                    "version": 2,
                     "rho": self.rho,
                     "paper": {"any_conflict_with_first": PAPER_CONFLICT_RATE},
                     "logs": [analysis.as_dict() for analysis in analyses],

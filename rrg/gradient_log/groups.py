@@ -61,7 +61,7 @@ def split_by_reach(named: Mapping[str, Sequence[int]], gradients: Gradients, tas
     if len(set(placed)) < len(placed) or not set(placed) <= set(range(len(sizes))):
         raise ValueError(f"groups must name each of the {len(sizes)} parameters at most once, by its position")
     other = [position for position in range(len(sizes)) if position not in set(placed)]
-    reach = torch.stack([torch.stack([part.count_nonzero() > 0 for part in row]) for row in gradients]).T.tolist()
+    reach = torch.stack([torch.stack([part.count_nonzero().cpu() > 0 for part in row]) for row in gradients]).T.tolist()
     groups = []
     for name, positions in {**named, "other": other}.items():
         parts: dict[tuple[bool, ...], list[int]] = {}

@@ -87,7 +87,7 @@ def test_a_log_of_version_1_tells_of_all_parameters_and_says_so(tmp_path: Path) 
     assert list(found.scopes) == ["all"]
     console = Console(record=True, width=200, quiet=False, file=io.StringIO())
     Analyze((folder,), replicates=50).run(console)
-    assert console.export_text().count("a log of version 1 does not tell the shared parameters apart") == 1
+    assert console.export_text().count("this log does not tell the shared parameters apart") == 1
 
 
 def test_the_old_name_still_works(found: LogAnalysis) -> None:
