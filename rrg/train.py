@@ -228,7 +228,7 @@ def _loop(
                     log.flush()
                 coefficients.flush()
                 run.save(step + 1)
-    conflicts = [known["conflict"] for known in journal.records if "conflict" in known]
+    conflicts = [known["pair_conflict_share"] for known in journal.records if "pair_conflict_share" in known]
     numbers: dict[str, Any] = {"training_losses": journal.mean_of_last_tenth(config.tasks) if journal.records else {}}
     found = lowest(journal.records, config.tasks)
     if found:
@@ -237,7 +237,7 @@ def _loop(
     if folder is not None and (mean := mean_coefficients(folder)) is not None:
         numbers["mean_coefficients"] = mean
     if conflicts:
-        numbers["conflict_rate"] = statistics.mean(conflicts)
+        numbers["pair_conflict_share"] = statistics.mean(conflicts)
     if seconds:
         middle = statistics.median(seconds)
         numbers["step_seconds"] = middle

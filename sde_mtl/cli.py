@@ -21,7 +21,7 @@ from sde_mtl import figures
 from sde_mtl.claims import CLAIMS
 from sde_mtl.figures import GALLERY
 from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLogError, analyze, read_log, verdicts
-from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, verdict_table
+from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, scope_table, verdict_table, weights_table
 from sde_mtl.problems import AdditiveNoise
 from sde_mtl.report import write_report
 from sde_mtl.simulation import build_dynamics, recorded_steps, simulate
@@ -179,6 +179,14 @@ class Analyze:
             for log in logs:
                 analyses.append(analyze(log, rho=self.rho, replicates=self.replicates, seed=self.seed))
                 progress.advance(task)
+        for log in logs:
+            if log.shared is None:
+                console.print(
+                    f"{log.folder}: this log does not tell the shared parameters apart, as those of version 1; its "
+                    "numbers are of all parameters", style="yellow", markup=False,
+                )  # fmt: skip
+        console.print(weights_table(analyses))
+        console.print(scope_table(analyses))
         console.print(analysis_table(analyses))
         for analysis in analyses:
             console.print(empirical_table(analysis))
@@ -186,14 +194,14 @@ class Analyze:
         console.print(verdict_table(judged))
         if self.out is not None:
             names = []
-            for name in ("conflict", "deviation", "diffusion", "effective"):
+            for name in ("hidden_weights", "conflict", "deviation", "diffusion", "effective"):
                 names += figures.save(getattr(figures.gradient_logs, name)(analyses), self.out, name)
             _write_json(
                 self.out / "analysis.json",
                 {
-                    "version": 1,
+                    "version": 2,
                     "rho": self.rho,
-                    "paper": {"conflict_rate": PAPER_CONFLICT_RATE},
+                    "paper": {"any_conflict_with_first": PAPER_CONFLICT_RATE},
                     "logs": [analysis.as_dict() for analysis in analyses],
                     "verdicts": [verdict.as_dict() for verdict in judged],
                     "figures": names,

@@ -18,8 +18,11 @@ th{border-bottom:2px solid #999}.bad{color:#D55E00;font-weight:600}.dim{color:#7
 figcaption{font-size:.85rem;color:#555}
 """
 CAPTIONS = {
+    "hidden_weights": "Weights of the tasks in CAME-Grad's update at every step, over their sum: what it minimizes on "
+    "average. Lines are averages over neighbouring steps with the middle half of the steps around them; dashed, the "
+    "weights that were asked for; grey, equal weights.",
     "conflict": "Cosine between the gradients of report generation and disease classification at every training step; "
-    "the line is a moving average over one bootstrap block.",
+    "the line is a moving average over twice the autocorrelation time.",
     "deviation": "Angle between the weighted-sum gradient and the conflict-averse direction over the steps; "
     "dashed, the closed form T2 at the averaged moments.",
     "diffusion": "Diffusion ratio at frozen parameters with 95 % bootstrap intervals; crosses, the closed form T3 from "

@@ -46,7 +46,7 @@ def test_it_ends_with_tables_and_a_page(done: tuple[Path, str]) -> None:
     ):
         assert part in shown
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     for name in ("conflict.png", "deviation.png", "diffusion.png", "effective.png"):
         assert (out / name).stat().st_size > 5000
 

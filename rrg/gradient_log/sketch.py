@@ -17,8 +17,8 @@ class CountSketch:
     .. math:: \operatorname{Var}⟨Sx, Sy⟩ ≤ \bigl(‖x‖²‖y‖² + ⟨x, y⟩²\bigr)/m,
 
     the bound of the fully random sketch (Charikar, Chen, Farach-Colton 2002; Weinberger et al. 2009,
-    arXiv:0902.2206), while the gradient is read in order: blocks of the same shift are added up before they are
-    shifted. Keeps a buffer of P numbers.
+    arXiv:0902.2206), while the gradient is read in order: of many blocks, those of the same shift are added up before
+    they are shifted. Keeps a buffer of P numbers.
 
     Args:
         length: P, number of coordinates.
@@ -44,11 +44,13 @@ class CountSketch:
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(2, (blocks, dim), generator=generator, dtype=torch.int8) * 2 - 1
         shifts = torch.randint(dim, (blocks,), generator=generator)
+        self._flat = torch.zeros(blocks, dim)
+        if 2 * blocks < dim:
+            self._tables: tuple[Tensor, ...] = (signs, (torch.arange(dim) - shifts[:, None]) % dim)
+            return
         by_shift = shifts.argsort(stable=True)
         starts = torch.searchsorted(shifts[by_shift], torch.arange(dim))
-        rotation = (torch.arange(dim) - torch.arange(dim)[:, None]) % dim
-        self._flat = torch.zeros(blocks, dim)
-        self._tables: tuple[Tensor, ...] = (signs, by_shift, starts, rotation)
+        self._tables = (signs, by_shift, starts)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         """Project the concatenation of the flattened tensors.
@@ -69,8 +71,12 @@ class CountSketch:
         if self._flat.device != device:
             self._flat = self._flat.to(device)
             self._tables = tuple(table.to(device) for table in self._tables)
-        signs, by_shift, starts, rotation = self._tables
+        signs, *tables = self._tables
         torch.cat([t.detach().reshape(-1).float() for t in tensors], out=self._flat.view(-1)[:total])
         self._flat.mul_(signs)
+        if len(tables) == 1:
+            return self._flat.gather(1, tables[0]).sum(0)
+        by_shift, starts = tables
         equally_shifted = embedding_bag(by_shift, self._flat, starts, mode="sum")
-        return equally_shifted.gather(1, rotation).sum(0)
+        twice = torch.cat([equally_shifted, equally_shifted], 1)  # so that row σ, turned by σ, lies in one piece
+        return twice.as_strided((self.dim, self.dim), (2 * self.dim - 1, 1), self.dim).sum(0)

@@ -4,18 +4,29 @@ The folder holds ``meta.json`` and safetensors shards, each written atomically, 
 readable log:
 
 - ``steps-NNNNNN.safetensors``: n consecutive steps: ``step`` (n,) int64, ``losses`` (n, K) float64,
-  ``gramian`` (n, K, K) float64 (exact, full space), ``projected`` (n, K, m) float32;
+  ``gramian`` (n, K, K) float64 (exact, full space), ``projected`` (n, K, m) float32, and since version 2
+  ``gramian_groups`` (n, G, K, K) float64, the same for each group of parameters, whose sum it is, and
+  ``projected_shared`` (n, K, m) float32, the part of ``projected`` of the parameters that two tasks or more reach;
 - ``frozen-SSSSSS-NNNNNN.safetensors``: n micro-batches at the parameters that step S started from:
-  ``losses``, ``gramian``, ``projected`` as above;
+  the same without ``step``;
 - ``frozen-SSSSSS-mean.safetensors``, once that set is complete: ``mean_gramian`` (K, K) float64, the exact
-  Gramian of the mean gradients, and ``count`` (1,) int64, so that
-  :math:`\\operatorname{tr} Σ_{ij} = \\tfrac{n}{n-1}(\\overline{⟨g_i, g_j⟩} - ⟨\\bar g_i, \\bar g_j⟩)` is exact;
+  Gramian of the mean gradients, ``mean_gramian_groups`` (G, K, K), the same for each group, and ``count`` (1,) int64.
+  From them the products of gradients of *different* micro-batches, which are unbiased for those of the expectations,
+  :math:`U_{ij} = (n^2⟨\\bar g_i, \\bar g_j⟩ - \\sum_a⟨g_i^a, g_j^a⟩)/(n(n-1))`, and
+  :math:`\\operatorname{tr} Σ_{ij} = \\overline{⟨g_i, g_j⟩} - U_{ij}` are exact;
 - ``frozen-SSSSSS-curvature.safetensors``, if asked for: ``basis`` (r, m) float32, projections of r orthonormal
   directions v (the span of the mean task gradients and of some deviations from them), and ``hessian`` (K, r, r)
   float64, :math:`v_a^⊤\\nabla²L_iv_b` from Hessian-vector products on ``batches`` micro-batches.
+
+``meta.json`` lists the G groups in their order, each with ``name``, ``tensors`` (positions of its parameters),
+``parameters`` (scalars), ``reached_by`` (tasks whose gradients are not all zero there) and ``shared`` (two or more
+of them). The first gradients that the log sees decide that: a named group whose parameters are reached by different
+tasks is split. Products of two tasks' gradients live on shared parameters alone, so ``gramian`` and the sum of the
+shared ``gramian_groups`` differ in their diagonals only.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +36,12 @@ from torch import Tensor, nn
 
 from optimizers import task_gradients
 from optimizers.files import write_json
-from optimizers.gradients._gramian import gramian_of_parameters
 from rrg.files import write_tensors
 from rrg.gradient_log.curvature import hessians, orthonormal
-from rrg.gradient_log.sketch import CountSketch
+from rrg.gradient_log.groups import Gradients, Group, GroupedProducts, split_by_reach
 
 FORMAT = "multi-task-gradient-log"
-VERSION = 1
-
-Gradients = Sequence[Sequence[Tensor]]
+VERSION = 2
 
 
 class GradientLogWriter:
@@ -49,6 +57,7 @@ class GradientLogWriter:
         parameters: P, number of trainable scalars.
         dim: m, length of the projected gradients.
         seed: of the projection.
+        groups: name of a group → positions of its parameters in the optimizer's order; one group of all by default.
         shard_steps: steps in a shard; a kill loses fewer than that many.
         resume_step: None refuses a folder that holds a log; s keeps its steps before s and drops the rest.
 
@@ -76,6 +85,7 @@ class GradientLogWriter:
         *,
         dim: int = 1024,
         seed: int = 0,
+        groups: Mapping[str, Sequence[int]] | None = None,
         shard_steps: int = 50,
         resume_step: int | None = None,
     ) -> None:
@@ -86,21 +96,47 @@ class GradientLogWriter:
         self.folder = Path(folder)
         self.tasks = len(meta["tasks"])
         self.shard_steps = shard_steps
-        self.sketch = CountSketch(parameters, dim, seed)
+        self._parameters, self._dim, self._seed = parameters, dim, seed
+        self._named = groups
+        self._products: GroupedProducts | None = None
         self._rows: list[dict[str, Tensor]] = []
         self._observed: dict[str, Tensor] | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._shards = self._continue(resume_step)
-        write_json(
-            self.folder / "meta.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "parameters": parameters,
-                "projection": {"kind": "countsketch", "dim": dim, "seed": seed},
-                **meta,
-            },
-        )
+        self._meta = {
+            "format": FORMAT,
+            "version": VERSION,
+            "parameters": parameters,
+            "projection": {"kind": "countsketch", "dim": dim, "seed": seed},
+            **meta,
+        }
+        known = self._known_groups()
+        if known:
+            self._group(known)
+        else:
+            write_json(self.folder / "meta.json", self._meta)
+
+    def _known_groups(self) -> list[Group]:
+        """Those of the log that is continued; none in a new one."""
+        path = self.folder / "meta.json"
+        listed = json.loads(path.read_text(encoding="utf-8")).get("groups", []) if path.exists() else []
+        return [Group(**{**g, "tensors": tuple(g["tensors"]), "reached_by": tuple(g["reached_by"])}) for g in listed]
+
+    def _group(self, groups: Sequence[Group]) -> GroupedProducts:
+        """Settle the groups, and tell the reader."""
+        self._products = GroupedProducts(groups, self._dim, self._seed)
+        write_json(self.folder / "meta.json", {**self._meta, "groups": [group.as_dict() for group in groups]})
+        return self._products
+
+    def _products_of(self, gradients: Gradients) -> dict[str, Tensor]:
+        products = self._products
+        if products is None:
+            total = sum(tensor.numel() for tensor in gradients[0])
+            if total != self._parameters:
+                raise ValueError(f"this log is of {self._parameters} parameters, got gradients of {total}")
+            named = {"all": range(len(gradients[0]))} if self._named is None else self._named
+            products = self._group(split_by_reach(named, gradients, self._meta["tasks"]))
+        return products(gradients)
 
     def _continue(self, resume_step: int | None) -> int:
         """Drop what the resumed run will write again; return the number of shards kept."""
@@ -127,7 +163,7 @@ class GradientLogWriter:
 
     def observe(self, gradients: Gradients, gramian: Tensor) -> None:
         """Take per-task gradients (K lists of tensors) and their exact Gramian (K, K) float64."""
-        self._observed = {"gramian": gramian.detach().cpu().double(), "projected": self._project(gradients)}
+        self._observed = {"gramian": gramian.detach().cpu().double(), **self._products_of(gradients)}
 
     def end_step(self, step: int, losses: Sequence[float]) -> None:
         """Record the observed gradients as those of ``step``, with its K losses.
@@ -186,10 +222,8 @@ class GradientLogWriter:
             gradients = task_gradients(losses, parameters)
             for total, gradient in zip(sums, gradients, strict=True):
                 torch._foreach_add_(total, [g.double() for g in gradient])
-            observed = {
-                "gramian": gramian_of_parameters(gradients),
-                "projected": self._project(gradients),
-            }
+            products = self._products_of(gradients)
+            observed = {"gramian": products["gramian_groups"].sum(0), **products}
             rows.append(self._row([loss.item() for loss in losses], observed))
             if directions and len(measured) < curvature_batches:
                 measured.append(batch)
@@ -203,15 +237,15 @@ class GradientLogWriter:
             self._write_frozen(step, shards, rows)
         if count < 2:
             raise ValueError(f"a frozen set needs at least 2 micro-batches, got {count}")
-        mean = gramian_of_parameters(sums) / count**2
+        grouped = self._settled().gramians(sums) / count**2
         write_tensors(
             self.folder / f"frozen-{step:06d}-mean.safetensors",
-            {"mean_gramian": mean, "count": torch.tensor([count])},
+            {"mean_gramian": grouped.sum(0), "mean_gramian_groups": grouped, "count": torch.tensor([count])},
         )
         if directions:
             basis = orthonormal([*sums, *deviations])
             sizes = [p.numel() for p in parameters]
-            projected = [self.sketch(column.split(sizes)).cpu() for column in basis.T]
+            projected = [self._settled().project(column.split(sizes)) for column in basis.T]
             write_tensors(
                 self.folder / f"frozen-{step:06d}-curvature.safetensors",
                 {
@@ -221,11 +255,13 @@ class GradientLogWriter:
                 },
             )
 
+    def _settled(self) -> GroupedProducts:
+        if self._products is None:
+            raise RuntimeError("the groups of a gradient log are settled by the first gradients it sees")
+        return self._products
+
     def _write_frozen(self, step: int, shard: int, rows: list[dict[str, Tensor]]) -> None:
         write_tensors(self.folder / f"frozen-{step:06d}-{shard:06d}.safetensors", _stack(rows))
-
-    def _project(self, gradients: Gradients) -> Tensor:
-        return torch.stack([self.sketch(gradient) for gradient in gradients]).cpu()
 
     def _row(self, losses: Sequence[float], observed: dict[str, Tensor]) -> dict[str, Tensor]:
         if len(losses) != self.tasks or len(observed["gramian"]) != self.tasks:

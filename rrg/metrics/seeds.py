@@ -14,6 +14,8 @@ SHOWN = ("BLEU-4", "CE F1 macro", "DC F1 macro", "step seconds")
 JUDGED = ("validation loss ", "BLEU-4", "ROUGE-L", "CE F1 ", "DC F1 ")
 """Beginnings of the metrics that decide: of studies that were not trained on."""
 CONFIDENCE = 0.95
+RENAMED = {"conflict_rate": "pair_conflict_share"}
+"""Old names in ``result.json``, and the new ones."""
 Runs = dict[int, dict[str, Any]]
 
 
@@ -21,16 +23,17 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a ``result.json`` that are compared; a metric that could not be had stays a text.
 
     Example:
-        >>> measured({"training_losses": {"rg": 1.5}, "validation_losses": {"rg": 2.0}, "conflict_rate": 0.4})
-        {'validation loss rg': 2.0, 'training loss rg': 1.5, 'conflict rate': 0.4}
+        >>> measured({"training_losses": {"rg": 1.5}, "validation_losses": {"rg": 2.0}, "pair_conflict_share": 0.4})
+        {'validation loss rg': 2.0, 'training loss rg': 1.5, 'pair conflict share': 0.4}
     """
+    result = {RENAMED.get(name, name): value for name, value in result.items()}
     numbers: dict[str, Any] = {f"validation loss {task}": v for task, v in result.get("validation_losses", {}).items()}
     numbers |= {
         f"lowest validation loss {task}": at["loss"] for task, at in result.get("lowest_validation_losses", {}).items()
     }
     numbers |= {f"training loss {task}": value for task, value in result["training_losses"].items()}
     numbers |= {f"mean coefficient {task}": value for task, value in result.get("mean_coefficients", {}).items()}
-    for name in ("conflict_rate", "step_seconds", "studies_per_second"):
+    for name in ("pair_conflict_share", "step_seconds", "studies_per_second"):
         if name in result:
             numbers[name.replace("_", " ")] = result[name]
     scores = result.get("evaluation", {})

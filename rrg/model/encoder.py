@@ -1,5 +1,6 @@
 """The image encoder: a compact ConvNeXt or ViT from a configuration, or pretrained weights that the user has."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 from rrg.data import DEVIATION, MEAN
 
 BUILT_IN = ("convnext", "vit")
+NUMBERED = re.compile(r"\b(stage|layer|block)s?\.(\d+)\.")
+"""Names of the parameters of a stage, layer or block of an encoder of transformers, with its number from 0."""
 
 
 class ImageEncoder(nn.Module):
@@ -56,6 +59,23 @@ class ImageEncoder(nn.Module):
             self.width = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by depth: stem, stages or blocks, and what comes after, by their names in transformers.
+
+        Example:
+            >>> list(ImageEncoder("convnext", (8, 16), (1, 1), 4, 32).parts())
+            ['encoder stem', 'encoder stage 1', 'encoder stage 2']
+        """
+        parts: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.net.named_parameters():
+            numbered = NUMBERED.search(name)
+            if numbered:
+                part = f"{numbered[1]} {int(numbered[2]) + 1}"
+            else:
+                part = "stem" if name.startswith("embeddings") else "end"
+            parts.setdefault(f"encoder {part}", []).append(parameter)
+        return parts
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(B, 1, H, W) standardised with the corpus' mean and deviation → (B, N, width)."""

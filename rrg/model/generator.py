@@ -143,6 +143,24 @@ class ReportGenerator(nn.Module):
             shared += [self.image_projection, self.text_encoder]
         return [p for module in shared for p in module.parameters() if p.requires_grad]
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that are trained, by part of the model, each in one: what a gradient log tells apart."""
+        modules: dict[str, list[nn.Module]] = {"encoder norm": [self.norm]}
+        if "rg" in self.tasks:
+            modules["decoder"] = [self.bridge, self.decoder]
+            if "re" in self.tasks:
+                modules["retrieved context"] = [self.context]
+        if "dc" in self.tasks:
+            modules["classifier"] = [self.classifier]
+        if self.embeds:
+            modules |= {"image projection": [self.image_projection], "text encoder": [self.text_encoder]}
+        groups = self.encoder.parts()
+        groups |= {name: [p for m in parts for p in m.parameters()] for name, parts in modules.items()}
+        if "ita" in self.tasks:
+            groups["alignment scale"] = [self.log_scale]
+        trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in groups.items()}
+        return {name: parameters for name, parameters in trained.items() if parameters}
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Image features.
 

@@ -6,6 +6,9 @@ from typing import Any, TextIO
 
 from optimizers.files import write_text
 
+RENAMED = {"conflict": "pair_conflict_share"}
+"""Old names in ``metrics.jsonl``, and the new ones."""
+
 
 class Journal:
     """Appends records to ``metrics.jsonl``, each written through at once; a resumed run continues the file.
@@ -35,7 +38,8 @@ class Journal:
         path = folder / "metrics.jsonl"
         if first > 0 and path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            whole = [json.loads(line) for line in lines if line.endswith("\n")]
+            read = [json.loads(line) for line in lines if line.endswith("\n")]
+            whole = [{RENAMED.get(name, name): value for name, value in record.items()} for record in read]
             self.records = [record for record in whole if record["step"] < first]
         write_text(path, "".join(json.dumps(record) + "\n" for record in self.records))
         self._file = path.open("a", encoding="utf-8")

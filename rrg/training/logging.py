@@ -9,6 +9,7 @@ import torch
 
 from rrg.distributed import rank, world_size
 from rrg.gradient_log import GradientLogWriter
+from rrg.gradient_log.groups import positions_of
 from rrg.training.run import Batch, TrainingRun
 from rrg.training.setup import optimizer_meta
 
@@ -37,6 +38,7 @@ def open_log(run: TrainingRun, first: int) -> AbstractContextManager[GradientLog
         sum(p.numel() for p in run.shared),
         dim=config.projection_dim,
         seed=config.seed,
+        groups=positions_of(run.model.parameter_groups(), run.shared),
         resume_step=first if config.resume else None,
     )
     run.optimizer.observer = log.observe
@@ -72,7 +74,7 @@ def record(run: TrainingRun, step: int, losses: list[float]) -> dict[str, float]
         cosines = [last.cosines[i, j].item() for i, j in pairs]
         for (i, j), cosine in zip(pairs, cosines, strict=True):
             values[f"cosine_{tasks[i]}_{tasks[j]}"] = cosine
-        values["conflict"] = sum(cosine < 0 for cosine in cosines) / len(pairs)
+        values["pair_conflict_share"] = sum(cosine < 0 for cosine in cosines) / len(pairs)
         if last.valid is not None:
             values["valid"] = last.valid
     if run.scaler.is_enabled():

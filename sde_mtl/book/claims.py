@@ -14,7 +14,9 @@ from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
 CHAPTERS = {
     "T1": "interaction", "T2": "drift_deviation", "T3": "diffusion_decay", "T4": "energy", "T5": "validity",
     "T6": "resting_points", "T7": "resting_points", "T8": "energy", "T9": "resting_points", "T10": "escape",
-    "T11": "discretisation", "T12": "energy",
+    "T11": "discretisation", "T12": "energy", "T13": "hidden_weights", "T14": "hidden_weights",
+    "T15": "hidden_weights", "T16": "resting_points", "T17": "hidden_weights", "T18": "hidden_weights",
+    "T20": "hidden_weights",
 }  # fmt: skip
 """Where a statement is derived and checked."""
 COLOURS = {"holds": GREEN, "holds if": BLUE, "fails": RED, "not seen": ORANGE, "not testable here": GREY}

@@ -42,7 +42,7 @@ def answer() -> dict[str, float | int | str]:
         losses[key] = f"{difference.mean:+.2f} ± {difference.error:.2f}".replace("-", "−")
     verdicts = Counter(claim.verdict for claim in CLAIMS if claim.source == "paper")
     return {
-        "conflict": 100 * linear.conflict_rate.value,
+        "conflict": 100 * linear.any_conflict_with_first.value,
         "harm": 100 * linear.harm_rate.value,
         "ratio low": float(np.min(two)),
         "ratio high": float(np.max(two)),

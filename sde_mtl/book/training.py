@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 
 from sde_mtl.figures.style import BLUE, GREY, RED, canvas
 
+RENAMED = {"any conflict with first": "conflict rate"}
+"""Quantities of the gradient logs, and their names in results from before."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -71,14 +74,15 @@ def over_runs(result: Mapping[str, Any], quantity: str) -> list[float]:
 
     Args:
         result: from :func:`read_training`.
-        quantity: such as "conflict rate" or "diffusion ratio".
+        quantity: such as "any conflict with first" or "diffusion ratio".
 
     Example:
         >>> seeds = [{"diffusion ratio": {"15": 1.2, "75": 1.5}}]
         >>> over_runs({"optimizers": [{"gradients": {"seeds": seeds}}]}, "diffusion ratio")
         [1.2, 1.5]
     """
-    values = [seed[quantity] for row in result["optimizers"] for seed in row["gradients"]["seeds"]]
+    runs = [seed for row in result["optimizers"] for seed in row["gradients"]["seeds"]]
+    values = [run[RENAMED[quantity] if quantity not in run and quantity in RENAMED else quantity] for run in runs]
     return [x for v in values for x in (v.values() if isinstance(v, dict) else [v])]
 
 

@@ -1,9 +1,11 @@
 """Pictures of the gradients of training runs: analyses of their logs over training (T1 to T4), one step in detail."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from sde_mtl.figures.style import BLUE, COLOURS, GREY, RED, canvas
@@ -11,6 +13,7 @@ from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLog, Interval, Lo
 
 Array = NDArray[np.float64]
 MARKERS = "o^sDv"
+DARK = "#222222"
 Checkpoint = tuple[int, Interval, tuple[float, ...]]
 """Training step, what was measured there, and what was predicted."""
 
@@ -29,7 +32,7 @@ def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
             smooth = np.convolve(cosine, np.ones(width) / width, "valid")
             axis.plot(step[width // 2 : width // 2 + len(smooth)], smooth, color=colour, lw=1.3)
             axis.axhline(0, color=GREY, lw=0.8)
-            r = analysis.conflict_rate
+            r = analysis.any_conflict_with_first
             axis.set_title(
                 f"{analysis.name}: {r.value:.1%} of {analysis.steps} steps conflict "
                 f"[{r.low:.1%}, {r.high:.1%}]; paper {PAPER_CONFLICT_RATE:.1%}",
@@ -39,6 +42,75 @@ def conflict(analyses: Sequence[LogAnalysis]) -> Figure:
             axis.set_ylabel("$\\cos(g_0, g_1)$")
         axes[-1].set_xlabel("training step")
         return figure
+
+
+def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
+    """The weights that CAME-Grad gives the tasks, over their sum, at every step; a row each log, a column each scope.
+
+    Averages over neighbouring steps, in the band of their middle half; dashed, ω; in grey, equal weights. The factors
+    in the titles are those of the mean coefficients, in which steps with large coefficients count more.
+
+    Args:
+        analyses: one or more, with the coefficients of at least one scope.
+    """
+    scopes = list(dict.fromkeys(name for analysis in analyses for name in analysis.scopes))
+    titles = {"shared": "shared parameters", "all": "all parameters"}
+    with canvas(
+        1.2 + 3.5 * len(scopes), 0.9 + 2.1 * len(analyses), len(analyses), len(scopes), sharex=True, sharey=True
+    ) as (figure, axes):
+        lines: dict[str, Any] = {}
+        for row, analysis in enumerate(analyses):
+            for axis, name in zip(axes[row * len(scopes) :], scopes, strict=False):
+                scope = analysis.scopes.get(name)
+                if scope is None:
+                    axis.set_axis_off()
+                    continue
+                step, weights = np.array(analysis.series["step"]), np.array(scope.coefficients)
+                tasks = analysis.meta["tasks"]
+                for task, colour in zip(range(len(tasks)), COLOURS, strict=False):
+                    middle, low, high = _smoothed(weights[:, task])
+                    axis.fill_between(step, low, high, color=colour, alpha=0.18, lw=0)
+                    (lines[tasks[task]],) = axis.plot(step, middle, color=colour, lw=2.6 - 1.6 * task / len(tasks))
+                for value in sorted(set(scope.weights)):
+                    own = [task for task, weight in enumerate(scope.weights) if weight == value]
+                    colour = DARK if len(own) > 1 else COLOURS[own[0] % len(COLOURS)]
+                    axis.axhline(value, color=colour, lw=1.1, ls="--")
+                    axis.annotate(
+                        f"ω {', '.join(tasks[task] for task in own)}", (1, value), xycoords=("axes fraction", "data"),
+                        xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
+                    )  # fmt: skip
+                axis.axhline(1 / len(tasks), color=GREY, lw=0.8)
+                factors = ", ".join(
+                    f"{task} × {factor.value:.2g}"
+                    for task, factor in zip(tasks[1:], scope.hidden_factors[1:], strict=True)
+                )
+                axis.set_title(
+                    f"{analysis.name}, {titles[name]}\non top of ω, against {tasks[0]}: {factors}",
+                    fontsize=8.5,
+                    loc="left",
+                )
+            axes[row * len(scopes)].set_ylabel(r"$c_i(t)\,/\,\sum_k c_k(t)$")
+        for axis in axes[-len(scopes) :]:
+            axis.set_xlabel("training step")
+        entries = {
+            **lines,
+            "ω, asked for": Line2D([], [], color=DARK, ls="--", lw=1.1),
+            "equal weights": Line2D([], [], color=GREY, lw=0.8),
+        }
+        figure.legend(entries.values(), entries.keys(), fontsize=8.5, loc="outside upper center", ncols=len(entries))
+        return figure
+
+
+def _smoothed(series: Array) -> tuple[Array, Array, Array]:
+    """Mean and quartiles, (n,) each, of a tenth of the steps around each, at least 5, where they have a number."""
+    half = max(2, len(series) // 20)
+    around = [series[max(0, at - half) : at + half + 1] for at in range(len(series))]
+    known = [part[np.isfinite(part)] if np.isfinite(part).any() else np.array([np.nan]) for part in around]
+    return (
+        np.array([part.mean() for part in known]),
+        np.array([np.quantile(part, 0.25) for part in known]),
+        np.array([np.quantile(part, 0.75) for part in known]),
+    )
 
 
 def deviation(analyses: Sequence[LogAnalysis]) -> Figure:

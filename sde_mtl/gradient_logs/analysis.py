@@ -1,15 +1,18 @@
 r"""What a gradient log says about conflict, drift deviation and diffusion decay, next to the closed forms.
 
-Per step (serially correlated, so moving-block bootstrap): the share of steps with g_0ᵀg_k < 0, the share at
+Per step (serially correlated, see ``_serial.py``): the share of steps with g_0ᵀg_k < 0, the share at
 which linear scalarization harms a task, the angle ∠(g_J, u*), the worst-task improvement of g_J and u*, and the
 share at which stage 1 is valid (T5). Next to each stands the closed form of T2 evaluated at the *averaged*
 moments (norms, mean inner products): it knows nothing of the steps' scatter, so the two need not agree, and
 their difference is what a stochastic theory has to explain.
 
-At frozen parameters ``diffusion.py`` measures the diffusion ratio (T3), and ``empirical.py`` the effective SDE (T4).
+At frozen parameters ``diffusion.py`` measures the diffusion ratio (T3), ``products.py`` the products of the expected
+gradients, and ``empirical.py`` the effective SDE (T4). ``scopes.py`` does the same for the shared parameters and
+for all side by side.
 """
 
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +20,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad_stages
-from sde_mtl.gradient_logs._bootstrap import Interval, block_length, bootstrap
+from sde_mtl.gradient_logs._bootstrap import Interval, block_length
+from sde_mtl.gradient_logs._serial import mean_interval, share_interval
 from sde_mtl.gradient_logs.angles import angle, cosines, cosines_with
-from sde_mtl.gradient_logs.diffusion import Diffusion, diffusion_at
+from sde_mtl.gradient_logs.diffusion import Diffusion
 from sde_mtl.gradient_logs.empirical import EmpiricalSDE, empirical_sde
 from sde_mtl.gradient_logs.projection import Distortion, distortion
 from sde_mtl.gradient_logs.reader import GradientLog
+from sde_mtl.gradient_logs.scopes import FEWEST, ScopeAnalysis, analyze_scope
 from sde_mtl.theory import t02_drift_deviation as t02
 
 PAPER_CONFLICT_RATE = 0.538
@@ -32,14 +37,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LogAnalysis:
-    """Everything measured on one log; angles in degrees."""
+    """Everything measured on one log, of all its parameters where nothing else is said; angles in degrees."""
 
     name: str
     meta: dict[str, Any]
     steps: int
     block: int
-    """Length of the bootstrap's moving blocks, in steps."""
-    conflict_rate: Interval
+    """Twice the autocorrelation time of the cosine of the first two tasks, in steps: what figures average over."""
+    any_conflict_with_first: Interval
     """Share of steps with g_0ᵀg_k < 0 for a k ≥ 1."""
     conflict_by_pair: dict[str, Interval]
     mean_cosine: Interval
@@ -67,6 +72,26 @@ class LogAnalysis:
     """One for each frozen set."""
     series: dict[str, list[float]]
     """Per step: step, cosine (of tasks 0 and 1), angle."""
+    pair_conflict_share: Interval | None = None
+    """Share of the pairs i < j with g_iᵀg_j < 0; None in analyses kept from before it was measured."""
+    scopes: dict[str, ScopeAnalysis] = field(default_factory=dict)
+    """"shared", unless the log is of version 1, and "all": which parameters, in this order."""
+
+    @property
+    def scope(self) -> ScopeAnalysis | None:
+        """Of the shared parameters where the log tells them apart, else of all; None in old analyses."""
+        return next(iter(self.scopes.values()), None)
+
+    @property
+    def conflict_rate(self) -> Interval:
+        """Old name of :attr:`any_conflict_with_first`."""
+        warnings.warn(
+            "LogAnalysis.conflict_rate is deprecated: it is any_conflict_with_first; beside it stands "
+            "pair_conflict_share, the share of pairs in conflict",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.any_conflict_with_first
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -87,7 +112,7 @@ def analyze(
         log: with two or more tasks.
         task_weights: (K,); those of the run by default.
         rho: trust-region radius of u*.
-        replicates: bootstrap resamples.
+        replicates: bootstrap resamples at frozen parameters, whose micro-batches are independent.
         seed: of the bootstrap.
 
     Raises:
@@ -100,7 +125,7 @@ def analyze(
         >>> g = np.random.default_rng(0).normal(size=(40, 2, 30))
         >>> log = GradientLog(Path("log"), {}, ("rg", "dc"), np.ones(2), np.arange(40), np.ones((40, 2)),
         ...                   g @ g.transpose(0, 2, 1), g.astype(np.float32), frozen=())
-        >>> rate = analyze(log, replicates=100).conflict_rate
+        >>> rate = analyze(log, replicates=100).any_conflict_with_first
         >>> rate.low < 0.5 < rate.high
         True
     """
@@ -117,39 +142,41 @@ def analyze(
     joint = np.broadcast_to(w, (n, tasks))
     rectified = stages.rectified.numpy()
     degrees = np.degrees(angle(M, joint, rectified))
-    conflict = (M[:, 0, 1:] < 0).any(1)
     block = block_length(cosine)
-    frozen = [batches for batches in log.frozen if len(batches.losses) >= 8]
+    frozen = [batches for batches in log.frozen if len(batches.losses) >= FEWEST]
     rate = float(log.meta.get("learning_rate", 0.0))
-
-    def interval(series: ArrayLike) -> Interval:
-        values = np.asarray(series, np.float64)
-        return bootstrap(lambda i: float(np.nanmean(values[i])), n, block=block, replicates=replicates, seed=seed)
-
     predicted = _closed_form(M, w, rho) if tasks == 2 else None
+    by_pair = cosines(M)
+    logs = {"shared": log.shared, "all": log}
+    scopes = {
+        name: analyze_scope(of_scope, w, rho, replicates=replicates, seed=seed)
+        for name, of_scope in logs.items()
+        if of_scope is not None
+    }
+    whole = scopes["all"]
     return LogAnalysis(
         name=log.name,
         meta=log.meta,
         steps=n,
         block=block,
-        conflict_rate=interval(conflict),
+        any_conflict_with_first=whole.any_conflict_with_first,
         conflict_by_pair={
-            f"{log.tasks[i]}–{log.tasks[j]}": interval(M[:, i, j] < 0)
+            f"{log.tasks[i]}–{log.tasks[j]}": share_interval(M[:, i, j] < 0, by_pair[:, i, j])
             for i in range(tasks)
             for j in range(i + 1, tasks)
         },
-        mean_cosine=interval(cosine),
-        harm_rate=interval(((M @ w) < 0).any(1)),
+        mean_cosine=whole.mean_cosine,
+        harm_rate=whole.harm_rate,
         harm_predicted=None if predicted is None else bool(predicted.harms.any()),
-        angle=interval(degrees),
+        angle=mean_interval(degrees),
         angle_predicted=None if predicted is None else float(np.degrees(predicted.angle)),
-        worst_joint=interval(cosines_with(M, joint).min(1)),
+        worst_joint=mean_interval(cosines_with(M, joint).min(1)),
         worst_joint_predicted=None if predicted is None else float(predicted.worst_joint),
-        worst_rectified=interval(cosines_with(M, rectified).min(1)),
+        worst_rectified=mean_interval(cosines_with(M, rectified).min(1)),
         worst_rectified_predicted=None if predicted is None else float(predicted.worst_rectified),
-        valid_rate=interval(stages.valid.numpy()),
+        valid_rate=share_interval(stages.valid.numpy(), cosine),
         norm_ratio=float(np.median(norms[:, 1] / norms[:, 0])),
-        diffusion=[diffusion_at(batches, w, replicates=replicates, seed=seed) for batches in frozen],
+        diffusion=whole.diffusion,
         distortion=distortion(log),
         empirical=[
             empirical_sde(
@@ -162,6 +189,8 @@ def analyze(
             "cosine": np.nan_to_num(cosine).tolist(),
             "angle": np.nan_to_num(degrees).tolist(),
         },
+        pair_conflict_share=whole.pair_conflict_share,
+        scopes=scopes,
     )
 
 

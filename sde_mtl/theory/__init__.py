@@ -36,6 +36,7 @@ from sde_mtl.theory import (
     t14_conservation,
     t15_batch_size,
     t16_rates,
+    t17_tracking,
     t18_replay,
     t20_task_weights,
 )
@@ -61,6 +62,7 @@ STATEMENTS: dict[str, Callable[[int, int], list[Check]]] = {
     "T14": t14_conservation.check,
     "T15": t15_batch_size.check,
     "T16": t16_rates.check,
+    "T17": t17_tracking.check,
     "T18": t18_replay.check,
     "T20": t20_task_weights.check,
 }
@@ -69,6 +71,7 @@ FULL: dict[str, Callable[[int, int], list[Check]]] = {
     "T4": t04_effective_diffusion.check_full,
     "T6": t06_resting_points.check_full,
     "T10": t10_escape.check_full,
+    "T17": t17_tracking.check_full,
 }
 """Longer checks of ``sde-mtl verify --full``, beside the others with ten times their paths."""
 
@@ -103,6 +106,7 @@ __all__ = [
     "t14_conservation",
     "t15_batch_size",
     "t16_rates",
+    "t17_tracking",
     "t18_replay",
     "t20_task_weights",
 ]

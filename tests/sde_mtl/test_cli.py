@@ -128,7 +128,7 @@ def test_analyze_and_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert in_process(monkeypatch, "verify", "--statements", "T1", "--json", str(out / "verify.json")) == 0
     assert in_process(monkeypatch, "report", str(out)) == 0
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert "not seen" in page
     assert "<script" not in page
     (out / "analysis.json").write_text("{")

@@ -45,7 +45,7 @@ def poison(path: Path) -> None:
 
 
 def other_version(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 3}))
 
 
 def drop_gramian(path: Path) -> None:
@@ -77,7 +77,7 @@ FIRST, META, FROZEN = "steps-000000.safetensors", "meta.json", "frozen-000010-00
         (FIRST, negative_norm, "squared gradient norm is negative"),
         (FROZEN, truncate, r"frozen-000010-000001\.safetensors is damaged"),
         (META, Path.unlink, r"meta\.json is missing; give the 'gradients' folder"),
-        (META, other_version, r"version 2, this reader knows .* version 1"),
+        (META, other_version, r"version 3, this reader knows .* versions 1 and 2"),
         (META, lambda path: path.write_text("{"), r"meta\.json is damaged"),
         (META, third_task, r"Gramians of shape \(25, 2, 2\), expected \(25, 3, 3\)"),
     ],
@@ -130,7 +130,7 @@ def test_per_step_measures_by_hand(folder: Path) -> None:
     log = read_log(folder)
     result = analyze(log, replicates=100)
     M, w = log.gramian, log.task_weights
-    assert result.conflict_rate.value == pytest.approx((M[:, 0, 1] < 0).mean())
+    assert result.any_conflict_with_first.value == pytest.approx((M[:, 0, 1] < 0).mean())
     assert result.harm_rate.value == pytest.approx(((M @ w) < 0).any(1).mean())
     g = log.projected.astype(float)
     joint = np.einsum("k,nkd->nd", w, g)
