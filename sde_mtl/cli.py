@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import joblib
 import numpy as np
 import torch
 import tyro
@@ -49,6 +50,8 @@ class Verify:
     """Paths of each simulation."""
     full: bool = False
     """Ten times the paths, and the long checks."""
+    jobs: int = -1
+    """Worker processes, at most one a statement; -1 for one a core."""
     reuse: bool = False
     """Show the rows in --json again if they were made with the same options and hold."""
 
@@ -58,16 +61,20 @@ class Verify:
             raise ValueError(f"unknown statements {sorted(unknown)}; there are {', '.join(STATEMENTS)}")
         if self.paths < 100:
             raise ValueError(f"paths = {self.paths} must be >= 100 for standard errors to mean anything")
+        if self.jobs == 0:
+            raise ValueError("jobs must not be 0; -1 takes one process a core")
         checks = self._earlier()
         if checks:
             console.print(f"verified before, remove {self.json} to repeat", style="dim")
         else:
             with Progress(console=console, transient=True) as progress:
                 task = progress.add_task("verify", total=len(self.statements))
-                for name in self.statements:
-                    checks += STATEMENTS[name](self.seed, self.paths * (10 if self.full else 1))
-                    if self.full and name in FULL:
-                        checks += FULL[name](self.seed, self.paths)
+                workers = 1 if len(self.statements) == 1 else self.jobs
+                rows = joblib.Parallel(n_jobs=workers, return_as="generator")(
+                    joblib.delayed(_verified)(name, self.seed, self.paths, self.full) for name in self.statements
+                )
+                for found in rows:
+                    checks += found
                     progress.advance(task)
         table = Table(title="sde-mtl verify: claims against measurements")
         for heading in ("", "claim", "predicted", "measured", "error", "tolerance", "detects", "verdict"):
@@ -98,6 +105,12 @@ class Verify:
         options = json.loads(self.json.read_text())
         rows = [Check(**{f.name: row[f.name] for f in fields(Check)}) for row in options.pop("checks", [])]
         return rows if options == self._options() and all(row.passed for row in rows) else []
+
+
+def _verified(name: str, seed: int, paths: int, full: bool) -> list[Check]:
+    """All rows of a statement."""
+    rows = STATEMENTS[name](seed, paths * (10 if full else 1))
+    return rows + (FULL[name](seed, paths) if full and name in FULL else [])
 
 
 @dataclass(frozen=True)
