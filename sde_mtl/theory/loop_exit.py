@@ -2,9 +2,9 @@ r"""How long the loop itself stays in a one-dimensional well, for any law of the
 
 .. math:: x_{n+1} = x_n - η\,(V'(x_n) + ξ_n), \qquad V(x) = h(x²-1)², \qquad E ξ = 0, \; E ξ² = 1.
 
-The SDE of such a loop knows two moments of ξ. Over a *fixed time* that is enough, up to O(η) (T11); for leaving a well it
-is not, since exits are large deviations. With the cumulant generating function Λ(p) = log E e^{−pξ} the loop has, for
-η → 0, the Hamiltonian H(x, p) = Λ(p) − pV'(x), and η log T tends to the quasi-potential
+The SDE of such a loop knows two moments of ξ. Over a *fixed time* that is enough, up to O(η) (T11); for leaving a well
+it is not, since exits are large deviations. With the cumulant generating function Λ(p) = log E e^{−pξ} the loop has,
+for η → 0, the Hamiltonian H(x, p) = Λ(p) − pV'(x), and η log T tends to the quasi-potential
 
 .. math:: ΔU = \int_a^b p(x)\,dx, \qquad Λ(p(x)) = p(x)\,V'(x), \; p ≠ 0 .
 

@@ -79,7 +79,7 @@ def leaving(hessian: ArrayLike, direction: ArrayLike, nu: float) -> tuple[float,
     H, u = np.asarray(hessian, np.float64), np.asarray(direction, np.float64)
 
     def ray(rate: float) -> Array:
-        return -np.linalg.solve(rate * np.eye(len(H)) + nu * H, (1 - nu) * H @ u)
+        return np.asarray(-np.linalg.solve(rate * np.eye(len(H)) + nu * H, (1 - nu) * H @ u))
 
     largest = float(np.linalg.eigvalsh(H)[-1])
     rate = float(brentq(lambda s: np.linalg.norm(ray(s)) - 1, 0.0, largest, xtol=1e-14))

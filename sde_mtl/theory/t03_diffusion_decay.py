@@ -201,7 +201,7 @@ def example(correlation: float = -0.6) -> tuple[Quadratic, AdditiveNoise]:
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
-    """Transient and stationary laws against the recursion and against Euler–Maruyama, k = 5, with 4 to 32 times the paths."""
+    """Transient and stationary laws against the recursion and against Euler–Maruyama; up to 32 times the paths."""
     symbols = derive()
     problem, noise = example()
     law = OrnsteinUhlenbeck.of(problem, noise, WEIGHTS, LEARNING_RATE)
@@ -275,5 +275,5 @@ def _covariance(
     size = np.sqrt(np.outer(variance, variance))
     error = np.sqrt((predicted**2 + size**2) / (moments.paths - 1))
     worst = np.unravel_index((np.abs(measured - predicted) / error).argmax(), error.shape)
-    return in_standard_errors(name, claim, predicted[worst], measured[worst], error[worst],
-                              f"{route}, {moments.paths} paths", scale=size[worst], control=control)  # fmt: skip
+    return in_standard_errors(name, claim, float(predicted[worst]), float(measured[worst]), float(error[worst]),
+                              f"{route}, {moments.paths} paths", scale=float(size[worst]), control=control)  # fmt: skip

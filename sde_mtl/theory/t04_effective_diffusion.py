@@ -50,9 +50,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizers import came_grad, came_grad_coefficients, gramian
 from sde_mtl.problems import AdditiveNoise
+from sde_mtl.random import normals
 from sde_mtl.theory.check import Check, in_standard_errors, require
 from sde_mtl.theory.examples import pair
-from sde_mtl.random import normals
+from sde_mtl.theory.jacobian import automatic_differences, finite_differences
 from sde_mtl.theory.kinks import breakdown, kink_distance, measured_trace, trace
 from sde_mtl.theory.sensitivity import linearize
 
@@ -232,7 +233,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     rng = np.random.default_rng(seed)
     rows = []
     for name, tasks in (("a", 2), ("b", 5)):
-        error, branches = _finite_differences(rng, tasks)
+        error, branches = finite_differences(rng, tasks)
         rows.append(
             Check(f"T4.{name}", f"Jacobian of F against central differences, K = {tasks}", 0, error, error, 1e-6,
                   "relative", f"60 random problems, supports of {sorted(branches)} tasks")
@@ -256,7 +257,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
             Check(f"T4.{name}", f"JΣJᵀ at noise of {share:.2g} kink distances", 1.0, far, abs(far - 1), 0.05,
                   "relative", f"worst of φ = 60°, 120°, 170°; {samples} updates", control=control)
         )  # fmt: skip
-    automatic = _automatic(rng)
+    automatic = automatic_differences(rng)
     rows.append(Check("T4.c", "Jacobian of F against autograd of the closed form, K = 2", 0, automatic, automatic,
                       1e-9, "relative", "torch.autograd, 40 random pairs, both branches"))  # fmt: skip
     rows += _check_dimensions(seed, paths)
@@ -343,24 +344,6 @@ def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
     return [worst]
 
 
-def _finite_differences(rng: np.random.Generator, tasks: int) -> tuple[float, set[int]]:
-    worst, branches, tried = 0.0, set(), 0
-    while tried < 60:
-        G = torch.from_numpy(rng.normal(size=(tasks, 6)) * np.exp(rng.uniform(-0.7, 0.7, size=(tasks, 1))))
-        w = torch.from_numpy(rng.uniform(0.3, 2, tasks))
-        at = linearize(G, w)
-        if at.margin < 1e-3:
-            continue
-        tried += 1
-        branches.add(int(at.support.sum()))
-        direction = torch.from_numpy(rng.normal(size=G.shape))
-        h = 1e-5
-        numeric = (came_grad(G + h * direction, w).update - came_grad(G - h * direction, w).update) / (2 * h)
-        exact = torch.einsum("aib,ib->a", at.jacobian, direction)
-        worst = max(worst, float((numeric - exact).norm() / exact.norm()))
-    return worst, branches
-
-
 def _interior_error(rng: np.random.Generator, tasks: int, *, interior_only: bool = True) -> tuple[float, int]:
     """Largest relative distance between F and its closed form, and how many pairs were interior."""
     worst, count = 0.0, 0
@@ -374,31 +357,3 @@ def _interior_error(rng: np.random.Generator, tasks: int, *, interior_only: bool
         distance = (interior(G, w) - r.update)[chosen].norm(dim=-1) / r.update[chosen].norm(dim=-1)
         worst = max(worst, float(distance.max()))
     return worst, count
-
-
-def _automatic(rng: np.random.Generator) -> float:
-    worst = 0.0
-    for _ in range(40):
-        G = torch.from_numpy(rng.normal(size=(2, 4)) * np.exp(rng.uniform(-0.7, 0.7, size=(2, 1))))
-        w = torch.from_numpy(rng.uniform(0.3, 2, 2))
-        at = linearize(G, w)
-        if at.margin < 1e-6:
-            continue
-        automatic = torch.autograd.functional.jacobian(lambda x, w=w: _closed_form(x, w), G)
-        worst = max(worst, float((automatic - at.jacobian).norm() / at.jacobian.norm()))
-    return worst
-
-
-def _closed_form(
-    G: torch.Tensor, w: torch.Tensor, rho: float = 0.5, kappa: float = 1.5, nu: float = 0.2
-) -> torch.Tensor:
-    """CAME-Grad for K = 2 from the closed form of α, written for autograd and nothing else."""
-    first, second = G
-    mu, delta, joint = (first + second) / 2, first - second, w @ G
-    r, A, B, C, q = rho * mu.norm(), delta @ delta, second @ delta, second @ second, delta @ mu
-    slack = r**2 * A - q**2
-    m = torch.sqrt((C - B**2 / A) / A)
-    alpha = torch.clamp(-q * m / slack.sqrt() - B / A, 0, 1) if slack > 0 else (q < 0).double()
-    combined = alpha * first + (1 - alpha) * second
-    u = mu + r * combined / combined.norm()
-    return kappa * ((1 - nu) * joint.norm() * u / u.norm() + nu * joint)

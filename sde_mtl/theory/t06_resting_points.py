@@ -30,8 +30,8 @@ whose sign at ν = ½ is that of (1 − x²)(1 − 2ρx). So for ρ ≤ ½ the m
 once. For ρ > ½ descent fails in the cone x > 1/(2ρ) just below ½; in the phase diagram the transition is at ½ for
 these ρ all the same.
 
-The bounds are proven; that training ends there is simulated: two quadratic tasks in the plane, gradient descent and Adam.
-For Adam nothing is proven, its step is not F.
+The bounds are proven; that training ends there is simulated: two quadratic tasks in the plane, gradient descent and
+Adam. For Adam nothing is proven, its step is not F.
 
 What it does not say: anything with gradient noise, which moves the resting point (E F is not F, T12); nonconvex losses.
 The control is linear scalarization with equal weights, which settles at the mean's minimizer too.
@@ -139,12 +139,12 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     problem = example()
     mean_rest, weighted_rest = problem.minimizer([1.0, 1.0]).numpy(), problem.minimizer(WEIGHTS).numpy()
     nus = (0.0, 0.2, 0.45, 0.49, 0.51, 0.6, 0.9)
-    rests = rest(nus)
+    rests = rest(nus, steps=4000)
     below, above = rests[:4], rests[4:-1]
-    by_adam = rest(nus, adam=True, steps=4000)
+    by_adam = rest(nus, adam=True, steps=3000)
     adam_mean, adam_weighted = np.abs(by_adam[:4] - mean_rest).max(), np.abs(by_adam[4:-1] - weighted_rest).max()
     equal = max(np.abs(r[-1] - mean_rest).max() for r in (rests, by_adam))
-    wide = phase_diagram((0.3, 0.48, 0.52, 0.7), (0.2, 0.8), steps=4000)
+    wide = phase_diagram((0.3, 0.48, 0.52, 0.7), (0.8,), steps=4000)
     moved = float(np.abs(wide.position - np.array([0.0, 0.0, 1.0, 1.0])).max())
     narrow = [near_mean(0.5, r) for r in (0.3, 0.5)]
     cone = near_mean(0.5, 0.8)
@@ -175,7 +175,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
               "torch.optim.Adam, decaying step, seven ν; simulated, not proven", scale=apart),
         Check("T6.j", "LS with equal weights rests at the mean's minimizer too, as the control", 0.0, float(equal),
               float(equal), 1e-6, "absolute", "the same runs, gradient descent and Adam", scale=apart),
-        Check("T6.k", "the transition is at ν = ½ for ρ = 0.2 and 0.8 too", 0.0, moved, moved, 2e-2, "absolute",
+        Check("T6.k", "the transition is at ν = ½ for ρ = 0.8 too", 0.0, moved, moved, 2e-2, "absolute",
               "positions 0, 0, 1, 1 at ν = 0.3, 0.48, 0.52, 0.7", scale=1.0),
         Check("T6.l", "K = 2, ρ ≤ ½: near μ = 0 the mean loss descends up to ν = ½", 0.0,
               min(n for _, n in narrow), max(0.0, -min(n for _, n in narrow)), 5 * NEAR, "absolute",
