@@ -16,7 +16,8 @@ The training loop itself has :math:`HC + CH - ηHCH = ηΣ_{LS}`, so that its st
 SDE's: C = ηX + η²Y + O(η³) with HX + XH = Σ_LS and HY + YH = HXH.
 
 (arXiv:2605.22635, section 3; theory T3.) What it does not say: that less diffusion is worse, nor that
-CAME-Grad restores it (theory T4); and real noise is neither additive nor Gaussian.
+CAME-Grad restores it (theory T4); real noise is neither additive nor Gaussian; and the laws are those of plain SGD,
+without momentum or Adam.
 """
 
 from dataclasses import dataclass
