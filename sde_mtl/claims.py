@@ -118,8 +118,8 @@ CLAIMS: tuple[Claim, ...] = (
           "κ‖g_J‖; to 1e-8 for K = 2 and 3", "holds", _verify("T4"), ("T4",)),
     Claim("theory", "between ν = c_ρ/(1+c_ρ) and ½ neither descent is guaranteed",
           "K = 2, no noise: for ρ ≤ ½ the mean loss descends near its minimizer up to ν = ½; 91 resting points of one "
-          "pair of quadratics change side at ½ for every ρ, by gradient descent and, simulated only, by Adam", "holds if",
-          "sde-mtl verify --full --statements T6", ("T6",)),
+          "pair of quadratics change side at ½ for every ρ, by gradient descent and, simulated only, by Adam",
+          "holds if", "sde-mtl verify --full --statements T6", ("T6",)),
     Claim("theory", "in two-dimensional wells CAME-Grad escapes like LS at the same ηκ",
           "measured, not derived, over LS: agreeing tasks, independent noise, equal weights 1.044 ± 0.002; noise "
           "correlation −0.6, weights 4 : 1: 0.321 ± 0.001; tasks that pull apart: 1.209 ± 0.002 and 2.558 ± 0.007",

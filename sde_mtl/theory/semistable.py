@@ -45,7 +45,7 @@ def derive() -> sympy.Expr:
 
     Example:
         >>> derive()
-        h*(1 - 2*nu)
+        -h*(2*nu - 1)
     """
     h, nu, sigma, rate = sympy.symbols("h nu sigma lambda", positive=True)
     leaving = -(1 - nu) * h / (sigma + nu * h)  # e in units of û
