@@ -278,7 +278,7 @@ def _check_dimensions(seed: int, paths: int) -> list[Check]:
         rows.append(in_standard_errors(
             f"T4.{letter}", f"tr JΣJᵀ/tr Σ_LS, d = {d}, φ = {phi}°, κ = 1, isotropic independent noise",
             diffusion_ratio(1.0, np.deg2rad(phi), dimension=d), *measured[d, phi],
-            f"{samples} updates F(g + ε), noise 1e-3"))  # fmt: skip
+            f"{samples} updates F(g + ε), noise of length 0.0014 a task"))  # fmt: skip
     uneven = (0.3, 0.7)
     many = diffusion_ratio(1.6, np.deg2rad(120), uneven, dimension=1000)
     limit = coefficient_ratio(1.6, np.deg2rad(120), uneven)
@@ -294,10 +294,10 @@ def _check_dimensions(seed: int, paths: int) -> list[Check]:
 def _measured_ratio(
     ratio: float, degrees: float, task_weights: tuple[float, float], dimension: int, *, samples: int, seed: int
 ) -> tuple[float, float]:
-    """tr Cov F(g + ε)/tr Σ_LS and its standard error, κ = 1, isotropic independent noise of scale 1e-3."""
+    """tr Cov F(g + ε)/tr Σ_LS and its standard error, κ = 1, isotropic independent noise of length 1e-3·√2 a task."""
     G, w = pair(ratio, np.deg2rad(degrees), dimension), torch.tensor(task_weights).double()
     epsilon = normals(torch.arange(samples), 0, 2 * dimension, seed=seed).reshape(samples, 2, dimension)
-    measured, error = trace(G, w, epsilon, 1e-3)
+    measured, error = trace(G, w, epsilon, 1e-3 * (2 / dimension) ** 0.5)
     total = dimension * float(w @ w)
     return measured / total, error / total
 

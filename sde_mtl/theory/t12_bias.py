@@ -25,6 +25,8 @@ from sde_mtl.theory.check import Check, in_standard_errors, require
 from sde_mtl.theory.examples import example, pair
 from sde_mtl.theory.sensitivity import linearize
 
+ENOUGH = 10_000
+"""Base number of paths below which the control at the kink could pass."""
 BATCH = 2**17
 """Antithetic pairs at a time."""
 
@@ -130,7 +132,14 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
             0.005,
             8 * paths,
         ),
-        ("h", near_kink, two, "a third of the way to a kink, φ = 100°, b/a = 1.3, d = 2", 0.02, 96 * paths),
+        (
+            "h",
+            near_kink,
+            two,
+            "a third of the way to a kink, φ = 100°, b/a = 1.3, d = 2",
+            0.02,
+            96 * max(paths, ENOUGH),
+        ),
     )
     for name, G, w, where, scale, samples in cases:
         noise = AdditiveNoise.correlated([1.0] * len(G), correlation=-0.3, dimension=G.shape[1])
