@@ -96,28 +96,7 @@ def measured_trace(
         >>> bool(abs(trace - linearize(G, w, kappa=1.0).diffusion(noise).trace()) < 5 * error)
         True
     """
-    return trace(G, w, noise.sample(torch.arange(samples), 0, seed=seed), scale, rho=rho, kappa=kappa, nu=nu)
-
-
-def trace(
-    G: torch.Tensor, w: torch.Tensor, epsilon: torch.Tensor, scale: float, *,
-    rho: float = 0.5, kappa: float = 1.0, nu: float = 0.2,
-) -> tuple[float, float]:  # fmt: skip
-    """tr Cov F(g + scale·ε)/scale² and its standard error, of given ε.
-
-    Args:
-        G: (K, d) float64 exact gradients.
-        w: (K,) task weights.
-        epsilon: (n, K, d) samples of ε.
-        scale: of the noise.
-        rho, kappa, nu: of CAME-Grad.
-
-    Example:
-        >>> epsilon = torch.tensor([1.0, -1.0]).double()[:, None, None].expand(2, 2, 1)  # alike in both tasks
-        >>> round(trace(torch.ones(2, 1).double(), torch.ones(2).double(), epsilon, 0.1)[0], 12)
-        8.0
-    """
+    epsilon = noise.sample(torch.arange(samples), 0, seed=seed)
     update = came_grad(G + scale * epsilon, w, rho=rho, kappa=kappa, nu=nu).update / scale
-    samples = len(update)
     squared = (update - update.mean(0)).square().sum(-1)
     return float(squared.mean() * samples / (samples - 1)), float(squared.std() / samples**0.5)

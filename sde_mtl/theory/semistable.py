@@ -158,7 +158,7 @@ def check(seed: int = 0) -> list[Check]:
     predicted, found = growth()
     rng = np.random.default_rng(seed)
     starts = torch.from_numpy(np.stack([rng.normal(size=200), rng.uniform(1.5, 3.5, size=200)], 1))
-    stiff = follow(flat_pair(10.0), starts, 0.4 / 75, (600,))[-1]
+    stiff = follow(flat_pair(10.0), starts, 0.4 / 75, (800,))[-1]
     round_ = follow(flat_pair(2.0), starts, 0.4 / 15, (600,))[-1]
     plateau = follow(flat_pair(10.0), starts, 0.2 / 75, (2000, 3300), by_gramian=True) < 1e-3
     come, stay = int((stiff < ARRIVED).sum()), int((round_ < ARRIVED).sum())
@@ -171,7 +171,7 @@ def check(seed: int = 0) -> list[Check]:
         Check("T6.q", "g_J = 0 is left at the rate κσ, T6's pair", predicted, found, abs(found / predicted - 1), 2e-3,
               "relative", "growth of ‖g_J‖ over 300 steps, η = 3e-4"),
         Check("T6.r", f"d = 2, {flat}: all of 200 starts at the weighted minimizer", 200, come, 200 - come, 0,
-              "count", "600 noiseless steps, ‖g_J‖ < 1e-9 ‖μ‖"),
+              "count", "800 noiseless steps, ‖g_J‖ < 1e-9 ‖μ‖"),
         Check("T6.s", "the same for curvatures 2 and 1, below 1/ν", 200, stay, 200 - stay, 0, "count",
               "600 noiseless steps", control=True),
         Check("T6.t", f"{flat}, ‖g_J‖ from the Gramian: a plateau at step 2,000, left at 3,300", 200,

@@ -256,7 +256,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
 def _check_wells(seed: int, paths: int) -> list[Check]:
     """CAME-Grad against LS and CAGrad in two dimensions, on common noise."""
     rows = []
-    many, few = 3 * max(paths, ENOUGH), max(paths, ENOUGH) // 4
+    many, few = 5 * max(paths, ENOUGH) // 2, max(paths, ENOUGH) // 5
     first = next(iter(WELLS))
     for letter, setting in zip("fghi", WELLS, strict=True):
         n = many if setting == first else few

@@ -136,7 +136,7 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
             "h",
             near_kink,
             two,
-            "a third of the way to a kink, φ = 100°, b/a = 1.3, d = 2",
+            "kink at 3.5 SD, φ = 100°, b/a = 1.3, d = 2",
             0.02,
             96 * max(paths, ENOUGH),
         ),
