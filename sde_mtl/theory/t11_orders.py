@@ -105,14 +105,6 @@ def strong_order(gaps: Array) -> tuple[float, float]:
     return float(share @ np.log(mean)), float(moved.std(ddof=1) / gaps.shape[1] ** 0.5)
 
 
-def slope(log_step: Array, log_error: Array, error: Array) -> tuple[float, float]:
-    """Weighted least-squares slope and its standard error from the errors' own."""
-    weight = 1 / error**2
-    centre = (weight * log_step).sum() / weight.sum()
-    spread = (weight * (log_step - centre) ** 2).sum()
-    return float((weight * (log_step - centre) * log_error).sum() / spread), float(spread**-0.5)
-
-
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     """Strong slopes on shared paths, weak slopes from exact moments, and swapped orders as controls."""
     derive()
