@@ -4,7 +4,7 @@ There û is smooth, so to first order in δ = θ − θ_J gradient flow moves y 
 
 .. math:: \dot y = -κH\,[(1-ν)‖y‖\,\hat u + νy],
 
-homogeneous of degree one. It has two rays y = re with ‖e‖ = 1:
+homogeneous of degree one. It has rays y = re with ‖e‖ = 1 of two kinds:
 
 .. math:: \dot r = -κλr,\; e = (λ-νH)^{-1}(1-ν)H\hat u, \qquad \dot r = κσr,\; e = -(σ+νH)^{-1}(1-ν)H\hat u .
 
@@ -14,8 +14,8 @@ ray at the rate κσ*, and the point is never stable. With H = hI, λ = h and σ
 Nor need it be avoided. Perturbations z of the incoming ray obey ż = −κBz with B = (1−ν)Hûeᵀ + νH, where Be = λe; the
 ray attracts an open set of starts iff the other eigenvalues of B have real parts > λ. For û along an eigenvector of H
 with curvature h they are νh_j: every other direction must be more than 1/ν times as stiff. In d = 1 there is no other
-direction, and one side of the point always converges to it. So "almost every start ends at the mean's minimizer" is
-true for well-conditioned H alone. A floating-point ‖g_J‖ from a Gramian has an error of 1e-8 of the gradients and
+direction, and one side of the point always converges to it. So "almost every start ends at the mean's minimizer" can
+be true for well-conditioned H alone. A floating-point ‖g_J‖ from a Gramian has an error of 1e-8 of the gradients and
 pushes the iterates over to the ray that leaves: what an optimizer shows is a plateau of about
 log(1e8)·(1/λ + 1/σ)/(ηκ) steps.
 """

@@ -16,8 +16,8 @@ iterates chatter around μ = 0 with amplitude ∝ ηκ‖g_J‖, a sliding mode;
 But the points g_J = 0, μ ≠ 0 are only *semi-stable* below ½. They are left, at the rate κσ of
 :mod:`sde_mtl.theory.semistable`, along one ray; along another they attract. In d = 1 a whole side converges to them:
 with L = ½θ², ½(θ−1)² and ω = (1, 4) every start above 0.8 ends at 0.8, the weighted minimizer. In d ≥ 2 they attract
-no open set of starts if H is well conditioned, but they do where the approach is along a direction more than 1/ν times
-flatter than all others. In floating point such starts leave after a plateau, of thousands of steps in the check.
+no open set of starts if H is near a multiple of I, but they do where the approach is along a direction more than 1/ν
+times flatter than all others. In floating point such starts leave after a plateau, of thousands of steps in the check.
 
 Between the two boundaries, K = 2 (new): near μ = 0 the gradients are ±g, and with x = −cos(μ, g_J)
 
