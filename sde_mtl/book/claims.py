@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sde_mtl.book.notebook import Table
 from sde_mtl.claims import Claim, Verdict
-from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
+from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, canvas
 
 CHAPTERS = {
     "T1": "interaction", "T2": "drift_deviation", "T3": "diffusion_decay", "T4": "energy", "T5": "validity",
@@ -19,7 +19,10 @@ CHAPTERS = {
     "T20": "hidden_weights",
 }  # fmt: skip
 """Where a statement is derived and checked."""
-COLOURS = {"holds": GREEN, "holds if": BLUE, "fails": RED, "not seen": ORANGE, "not testable here": GREY}
+COLOURS = {
+    "holds": GREEN, "holds if": BLUE, "fails": RED, "seen": SKY, "differs": PURPLE, "not seen": ORANGE,
+    "not testable here": GREY,
+}  # fmt: skip
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:
@@ -32,7 +35,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     """
     rows = []
     for claim in claims:
-        links = ", ".join(f"[{s}]({CHAPTERS[s]}.md)" for s in claim.statements)
+        links = ", ".join(f"[{s}]({CHAPTERS[s]}.md)" if s in CHAPTERS else s for s in claim.statements)
         commands = " · ".join(f"`{part.strip()}`" for part in claim.shown_by.split(";"))
         rows.append(
             (_plain(claim.claim), f"**{claim.verdict}** {links}".strip(), f"{_plain(claim.finding)}<br>{commands}")

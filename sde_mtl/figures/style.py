@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
+SKY = "#56B4E9"
 """Okabe and Ito's palette, distinguishable in colour blindness."""
 COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE)
 STYLE: dict[Any, Any] = {

@@ -73,6 +73,32 @@ class Check:
         return {**asdict(self), "detects": self.detects, "passed": self.passed, "verdict": self.verdict}
 
 
+def in_standard_errors(
+    name: str, claim: str, predicted: float, measured: float, standard_error: float, route: str, *,
+    scale: float | None = None, tolerance: float = 5.0, control: bool = False,
+) -> Check:  # fmt: skip
+    """The row of a statistical check: the distance of prediction and measurement in standard errors.
+
+    Args:
+        name: the row's id.
+        claim, predicted, measured, route, control: as in :class:`Check`.
+        standard_error: of ``measured``.
+        scale: against which a deviation is large or small; |predicted| by default.
+        tolerance: standard errors that are allowed.
+
+    Returns:
+        the row, whose ``detects`` is known.
+
+    Example:
+        >>> row = in_standard_errors("X", "a mean is 2", 2.0, 2.01, 0.01, "by hand")
+        >>> row.verdict, round(row.error, 6), round(row.detects, 6)
+        ('holds', 1.0, 0.035)
+    """
+    error = float(abs(measured - predicted) / standard_error)
+    return Check(name, claim, float(predicted), float(measured), error, tolerance, "SE", route, control,
+                 float(standard_error), None if scale is None else float(scale))  # fmt: skip
+
+
 def require(condition: object, claim: str) -> None:
     """Raise :class:`DerivationError` unless the derivation closed.
 

@@ -17,7 +17,8 @@ Array = NDArray[np.float64]
 def kink_distance(gradients: torch.Tensor, *, rho: float = 0.5, step: float = 1e-6) -> float:
     """Distance to the nearest kink of F in the direction of steepest approach, to first order.
 
-    The least of v/‖∂v/∂G‖ over what must stay positive on a branch: the α_i that are, ‖μ‖ and ‖g_α‖. Noise of standard
+    The least of v/‖∂v/∂G‖ over what must stay positive on a branch: the α_i that are, by how much g_iᵀu* exceeds the
+    least product where α_i = 0, ‖μ‖ and ‖g_α‖. Noise of standard
     deviation σ per component reaches it at d/σ standard deviations; the delta method holds where that is 3 or more.
 
     Args:
@@ -28,17 +29,21 @@ def kink_distance(gradients: torch.Tensor, *, rho: float = 0.5, step: float = 1e
     Example:
         >>> [round(kink_distance(pair(1.0, np.deg2rad(phi))), 3) for phi in (60, 120, 170)]
         [0.118, 0.354, 0.123]
+        >>> round(kink_distance(pair(1.5, np.deg2rad(120))), 3)  # the dual weighs one task, the other is close
+        0.027
     """
 
     def positive(G: torch.Tensor) -> torch.Tensor:
         r = came_grad(G, rho=rho)
         combined = torch.einsum("...k,...kd->...d", r.alpha, G)
-        return torch.cat([r.alpha, r.mean.norm(dim=-1, keepdim=True), combined.norm(dim=-1, keepdim=True)], -1)
+        products = torch.einsum("...kd,...d->...k", G, r.rectified)
+        slack = products - products.amin(-1, keepdim=True)
+        return torch.cat([r.alpha, slack, r.mean.norm(dim=-1, keepdim=True), combined.norm(dim=-1, keepdim=True)], -1)
 
     directions = torch.eye(gradients.numel(), dtype=torch.float64).reshape(-1, *gradients.shape)
     slope = (positive(gradients + step * directions) - positive(gradients - step * directions)) / (2 * step)
     value = positive(gradients)
-    alive = value > 0
+    alive = value > 1e-9 * float(gradients.square().sum())
     return float((value / slope.norm(dim=0))[alive].min())
 
 

@@ -14,7 +14,7 @@ can undo validity too: g = ((−2,−2), (−1,2)), ρ = ¼, ω = (0.8, 0.2), κ
 (5.7389, −0.2426).
 
 (arXiv:2605.22635, section 4; theory T5.) What it does not say: how often real gradients are of the invalid
-kind; a gradient log does.
+kind; a gradient log does, with the products of noisy gradients in place of exact ones.
 """
 
 import numpy as np

@@ -9,7 +9,8 @@ Where stage 1 is valid (e_i ≥ 0) every constraint is linear in ν and holds at
 Where it is not valid some ν may still be harmless (an interval); ``fusion="adaptive"`` takes the largest such ν, and
 ν_max if there is none, that is, the paper's update.
 
-What it does not say: first order only; a finite step can harm a task that F does not.
+What it does not say: first order and exact gradients only; a finite step, the noise of a micro-batch, or an optimizer
+that rescales F can harm a task that F does not.
 """
 
 import numpy as np

@@ -9,15 +9,22 @@ b = 0 is the exact double integral
 and Kramers' asymptotics for small D, to the top (half of all arrivals go on), is T ≈ π e^{ΔV/D}/√(V''(a)|V''(b)|). Both
 diverge as D → 0, that is, as the noise correlation goes to −1 at ω = (1, 1) and equal variances.
 
-Two dimensions, from a sharp well to a flat one (:class:`sde_mtl.problems.landscapes.DoubleWell`), every aggregator at
-the same ηκ (anything else compares learning rates, T8). Measured here: where the tasks share their minimizers (offset
-0) CAME-Grad escapes like linear scalarization if the noise is independent and the weights equal, and three times less
-often if the noise is anticorrelated and the weights are not. Where the tasks pull apart across the wells (offset ½,
-pulls of two noise standard deviations) it escapes *more*: stage 2 gives the length of g_J, which that pull keeps up,
-to a direction in which the tasks agree. CAGrad, without stage 2, escapes less than either.
+Both are the SDE's times. The loop's own depend on the law of the noise beyond its variance, exponentially in 1/η: its
+exponent is a functional of the cumulant generating function (:mod:`sde_mtl.theory.loop_exit`), and T11's weak error
+O(η) at a fixed time does not cover them.
 
-What it does not say: that escape from a well is good; nor that these rates are those of another landscape.
+Two dimensions, from a sharp well to a flat one (:class:`sde_mtl.problems.landscapes.DoubleWell`), every aggregator at
+the same ηκ (anything else compares learning rates, T8). Measured here over linear scalarization, not derived: where the
+tasks share their minimizers (offset 0) CAME-Grad escapes 1.044 ± 0.002 times as often if the noise is independent and
+the weights equal, and 0.321 ± 0.001 times if the noise is anticorrelated and the weights are not. Where the tasks pull
+apart across the wells (offset ½, pulls of two noise standard deviations) it escapes *more*: stage 2 gives the length of
+g_J, which that pull keeps up, to a direction in which the tasks agree. CAGrad, without stage 2, escapes least.
+
+What it does not say: that escape from a well is good; nor that these rates are those of another landscape, dimension or
+noise law.
 """
+
+import math
 
 import numpy as np
 import sympy
@@ -25,13 +32,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.integrate import quad
 
+from optimizers import linear
 from optimizers.aggregators.by_name import aggregator
 from sde_mtl.problems import AdditiveNoise, DoubleWell
 from sde_mtl.simulation import Ensemble, Recursion, simulate
-from sde_mtl.theory.check import Check, require
+from sde_mtl.theory import loop_exit
+from sde_mtl.theory.check import Check, in_standard_errors, require
 
 Array = NDArray[np.float64]
-STANDARD_ERRORS = 5.0
 
 
 def derive() -> dict[str, sympy.Expr]:
@@ -100,11 +108,13 @@ def kramers(height: float, D: float) -> float:
 def passage_times(
     height: float, D: float, *, time_step: float, paths: int, seed: int, limit: float
 ) -> tuple[Array, int]:
-    """Simulated first-passage times from −1 to 0, with the Brownian-bridge correction for crossings between steps.
+    """Simulated first-passage times from −1 to 0: Heun's scheme, with Brownian bridges for crossings between steps.
+
+    Heun's scheme has weak order 2 for additive noise; Euler–Maruyama's bias would be several standard errors.
 
     Args:
         height, D: of well and noise.
-        time_step: of Euler–Maruyama.
+        time_step: of the scheme.
         paths, seed: of the noise.
         limit: time after which a path counts as still inside.
 
@@ -122,8 +132,9 @@ def passage_times(
             break
         live = numbers[inside]
         old = x[inside]
-        drift = -4 * height * old * (old**2 - 1)
-        new = old + time_step * drift + (2 * D * time_step) ** 0.5 * noise.sample(live, step, seed=seed)[:, 0, 0]
+        kick = (2 * D * time_step) ** 0.5 * noise.sample(live, step, seed=seed)[:, 0, 0]
+        drift = _pull(old, height)
+        new = old + time_step * (drift + _pull(old + time_step * drift + kick, height)) / 2 + kick
         crossed = torch.exp(-old * new / (D * time_step))  # P(bridge reaches 0) for two points below it
         arrived = (new >= 0) | (torch.rand(len(live), generator=uniform, dtype=torch.float64) < crossed)
         x[inside] = new
@@ -131,7 +142,13 @@ def passage_times(
     return times[~times.isnan()].numpy(), int(times.isnan().sum())
 
 
+def _pull(x: torch.Tensor, height: float) -> torch.Tensor:
+    return -4 * height * x * (x * x - 1)
+
+
 RATE, KAPPA = 0.1, 1.5
+ENOUGH = 10_000
+"""Base number of paths below which controls of the two-dimensional comparisons could pass."""
 WELLS = {
     "agreeing tasks, independent noise, equal weights": (0.0, 0.0, (0.5, 0.5)),
     "agreeing tasks, noise correlation −0.6, weights 4 : 1": (0.0, -0.6, (0.8, 0.2)),
@@ -139,6 +156,9 @@ WELLS = {
     "disagreeing tasks, noise correlation −0.6, weights 4 : 1": (0.5, -0.6, (0.8, 0.2)),
 }
 """Offset, noise correlation and task weights of the two-dimensional comparisons."""
+MEASURED = dict(zip(WELLS, ((1.0439, 0.0018), (0.3214, 0.0014), (1.2092, 0.0017), (2.5578, 0.0068)), strict=True))
+"""Escapes of CAME-Grad over those of linear scalarization in each setting, and the standard error: 131,072 pairs of
+paths of 1,000 steps with seed 11, and for the first two as many with seed 12."""
 
 
 def wells(
@@ -162,8 +182,9 @@ def wells(
     offset, correlation, weights = WELLS[setting]
     problem = DoubleWell(0.25, sharp=8.0, flat=0.5, offset=offset)
     noise = AdditiveNoise.correlated([1.0, 1.0], correlation=correlation, dimension=2)
+    rule = linear if name == "linear" else aggregator(name, **options)  # the function itself has compiled steps
     return simulate(
-        Recursion(problem, noise, aggregator(name, **options), weights, learning_rate),
+        Recursion(problem, noise, rule, weights, learning_rate),
         [-1.0, 0.0],
         steps,
         paths=paths,
@@ -181,78 +202,95 @@ def matched(setting: str, *, steps: int = 1000, paths: int = 2048, seed: int = 0
 
 
 def rate_ratio(one: Ensemble, other: Ensemble) -> tuple[float, float]:
-    """Of escape rates *per step*, with the standard error of independent samples; NaN if the other has none."""
-    (a, da), (b, db) = one.passage_rate(), other.passage_rate()
-    scale = one.time_step / other.time_step
-    a, da = a * scale, da * scale
-    if b == 0:
-        return float("nan"), float("nan")
-    return a / b, ((da / b) ** 2 + (a * db / b**2) ** 2) ** 0.5
+    """Of escape rates *per step*, with the standard error of paths paired by their common noise; NaN without arrivals.
+
+    Raises:
+        ValueError: if they differ in the number of paths.
+    """
+    if len(one.arrivals()) != len(other.arrivals()):
+        raise ValueError(f"pairs of paths needed, got {len(one.arrivals())} and {len(other.arrivals())}")
+    (a, moved), (b, against) = _rate(one), _rate(other)
+    if b == 0 or a == 0:
+        return (0.0 if b else math.nan), math.nan
+    return a / b, a / b * float((moved / a - against / b).square().sum().sqrt())
+
+
+def _rate(ensemble: Ensemble) -> tuple[float, torch.Tensor]:
+    """Arrivals per step spent outside, and what each path moves it by."""
+    passage = ensemble.arrivals()
+    arrived = (passage > 0).double()
+    spent = torch.where(passage >= 0, passage, ensemble.horizon).double()
+    rate = float(arrived.sum() / spent.sum())
+    return rate, (arrived - rate * spent) / spent.sum()
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
-    """Integral against simulation, Kramers' limit, divergence at correlation −1, and a control."""
+    """Integral against simulation, Kramers' limit, correlation −1, noise laws, two dimensions, and controls."""
     derive()
     height = 0.25
-    n = max(1000, paths // 2)
+    n = 5 * paths // 2
     rows = []
     for name, D in (("a", 0.15), ("b", 0.1)):
         exact = mean_passage_time(height, D)
-        times, late = passage_times(height, D, time_step=0.02, paths=n, seed=seed, limit=40 * exact)
-        error = times.std(ddof=1) / len(times) ** 0.5
+        times, late = passage_times(height, D, time_step=0.04, paths=n, seed=seed, limit=40 * exact)
+        mean, error = (times.mean(), times.std(ddof=1) / n**0.5) if late == 0 else (math.nan, math.nan)
         rows.append(
-            Check(f"T10.{name}", f"mean first passage to the top, h = 0.25, D = {D}", exact, float(times.mean()),
-                  float(abs(times.mean() - exact) / error) if late == 0 else float("nan"), STANDARD_ERRORS, "SE",
-                  f"{n} paths, Euler–Maruyama dt = 0.02 with bridge correction, {late} still inside")
+            in_standard_errors(f"T10.{name}", f"mean first passage to the top, h = 0.25, D = {D}", exact, mean, error,
+                               f"{n} paths, Heun dt = 0.04 with bridge correction, {late} still inside")
         )  # fmt: skip
-    ratios = [kramers(1.0, D) / mean_passage_time(1.0, D) for D in (0.1, 0.05, 0.025)]
+    rows.append(in_standard_errors("T10.e", "the passage time of 1.2 times the diffusivity",
+                                   mean_passage_time(height, 0.1 * 1.2), mean, error, "the paths of T10.b",
+                                   control=True))  # fmt: skip
+    ratios = [kramers(1.0, D) / mean_passage_time(1.0, D) for D in (0.02, 0.01)]
     errors = np.abs(np.array(ratios) - 1)
-    order = float(np.log2(errors[1] / errors[2]))
-    rows.append(Check("T10.c", "Kramers' relative error vanishes like D: order", 1.0, order, abs(order - 1), 0.15,
-                      "absolute", "double integral at D = 0.05 and 0.025, h = 1"))  # fmt: skip
-    near, nearer = (np.log(mean_passage_time(height, diffusivity(0.1, c))) * diffusivity(0.1, c) for c in (-0.9, -0.95))
-    rows.append(Check("T10.d", "D log T → ΔV as the correlation → −1", height, float(nearer),
-                      max(0.0, float(abs(nearer - height) / abs(near - height)) - 1), 0.0, "absolute",
-                      f"double integral; {float(near):.4f} at −0.9, {float(nearer):.4f} at −0.95"))  # fmt: skip
-    times, _ = passage_times(height, 0.1, time_step=0.02, paths=n, seed=seed, limit=40 * exact)
-    wrong = mean_passage_time(height, 0.1 * 1.2)
-    rows.append(Check("T10.e", "the passage time of 1.2 times the diffusivity", wrong, float(times.mean()),
-                      float(abs(times.mean() - wrong) / (times.std() / len(times) ** 0.5)), STANDARD_ERRORS, "SE",
-                      f"{n} paths", control=True))  # fmt: skip
-    return rows + _check_wells(seed)
+    order = float(np.log2(errors[0] / errors[1]))
+    rows.append(Check("T10.c", "Kramers' relative error vanishes like D: order", 1.0, order, abs(order - 1), 0.03,
+                      "absolute", "double integral at D = 0.02 and 0.01, h = 1"))  # fmt: skip
+    D = diffusivity(0.1, -0.99)
+    found = D * float(np.log(mean_passage_time(height, D)))
+    rows.append(Check("T10.d", "D log T → ΔV as the correlation → −1: at −0.99", height, found,
+                      abs(found / height - 1), 0.01, "relative", f"double integral at D = {D:.3f}"))  # fmt: skip
+    return rows + loop_exit.check(seed, paths) + _check_wells(seed, paths)
 
 
-def _check_wells(seed: int) -> list[Check]:
-    """CAME-Grad against LS and CAGrad in two dimensions; their common noise makes the standard errors conservative."""
+def _check_wells(seed: int, paths: int) -> list[Check]:
+    """CAME-Grad against LS and CAGrad in two dimensions, on common noise."""
     rows = []
-    plain = {setting: wells("linear", setting, seed=seed) for setting in WELLS}
-    for letter, (setting, control) in zip("fghi", zip(WELLS, (False, True, True, True), strict=True), strict=True):
-        came = wells("came-grad", setting, learning_rate=RATE, kappa=KAPPA, seed=seed)
-        ratio, error = rate_ratio(came, plain[setting])
-        rows.append(Check(f"T10.{letter}", f"CAME-Grad escapes like LS at the same ηκ: {setting}", 1.0, ratio,
-                          abs(ratio - 1) / error, STANDARD_ERRORS, "SE", "2,048 paths, 1,000 steps, censored rates",
-                          control=control))  # fmt: skip
-    unit = wells("came-grad", setting, kappa=1.0, seed=seed)
+    many, few = 5 * max(paths, ENOUGH) // 2, max(paths, ENOUGH) // 5
+    first = next(iter(WELLS))
+    for letter, setting in zip("fghi", WELLS, strict=True):
+        n = many if setting == first else few
+        plain = wells("linear", setting, paths=n, seed=seed)
+        came = wells("came-grad", setting, learning_rate=RATE, kappa=KAPPA, paths=n, seed=seed)
+        ratio, error = rate_ratio(came, plain)
+        if setting == first:
+            rows.append(_known(f"T10.{letter}", setting, ratio, error, n))
+        rows.append(in_standard_errors(
+            f"T10.{letter}{'1' if setting == first else ''}", f"CAME-Grad escapes like LS at the same ηκ: {setting}",
+            1.0, ratio, error, f"{n} pairs of paths, 1,000 steps, censored rates", control=True))  # fmt: skip
+    unit = wells("came-grad", setting, kappa=1.0, paths=few, seed=seed)
     differ = int((came.arrivals() != unit.arrivals()).sum())
     rows.append(Check("T10.j", "(η, κ) and (ηκ, 1) escape at the same steps (T8)", 0, differ, differ, 0, "count",
-                      "2,048 paths"))  # fmt: skip
-    first = next(iter(WELLS))
-    ratio, error = rate_ratio(wells("cagrad", first, seed=seed), plain[first])
-    rows.append(Check("T10.k", "CAGrad escapes less than LS at the same η: ratio < 1", 1.0, ratio,
-                      max(0.0, (ratio - 1) / error + STANDARD_ERRORS), 0.0, "SE",
-                      f"{first}; at least 5 SE below"))  # fmt: skip
+                      f"{few} paths"))  # fmt: skip
+    plain, cautious = (wells(name, first, paths=few, seed=seed) for name in ("linear", "cagrad"))
+    rows.append(in_standard_errors("T10.k", f"CAGrad escapes like LS at the same η: {first}", 1.0,
+                                   *rate_ratio(cautious, plain), f"{few} pairs of paths", control=True))  # fmt: skip
     return rows
 
 
 def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
-    """The two-dimensional comparisons with five times the paths and other noise; the signs must stay."""
+    """The two-dimensional comparisons with many paths and other noise, each against what was measured before."""
     rows = []
-    for letter, (setting, sign) in zip("abcd", zip(WELLS, (0, -1, 1, 1), strict=True), strict=True):
-        came = wells("came-grad", setting, learning_rate=RATE, kappa=KAPPA, paths=paths, seed=seed + 1)
-        ratio, error = rate_ratio(came, wells("linear", setting, paths=paths, seed=seed + 1))
-        z = (ratio - 1) / error
-        claim = {0: "like LS", -1: "less than LS", 1: "more than LS"}[sign]
-        rows.append(Check(f"T10.full-{letter}", f"CAME-Grad escapes {claim}: {setting}", 1.0, ratio,
-                          abs(z) if sign == 0 else max(0.0, 2 * STANDARD_ERRORS - sign * z), STANDARD_ERRORS, "SE",
-                          f"{paths} paths, 1,000 steps"))  # fmt: skip
+    for letter, setting in zip("abcd", WELLS, strict=True):
+        came = wells("came-grad", setting, learning_rate=RATE, kappa=KAPPA, paths=4 * paths, seed=seed + 1)
+        ratio, error = rate_ratio(came, wells("linear", setting, paths=4 * paths, seed=seed + 1))
+        rows.append(_known(f"T10.full-{letter}", setting, ratio, error, 4 * paths))
     return rows
+
+
+def _known(name: str, setting: str, ratio: float, error: float, paths: int) -> Check:
+    """A ratio of escape rates against :data:`MEASURED`, which was measured with other noise."""
+    known, uncertainty = MEASURED[setting]
+    return in_standard_errors(name, f"escapes of CAME-Grad over those of LS at the same ηκ: {setting}", known, ratio,
+                              math.hypot(error, uncertainty), f"{paths} pairs of paths; known from ≥ 131,072 others",
+                              scale=max(known, 1.0))  # fmt: skip
