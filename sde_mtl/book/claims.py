@@ -14,7 +14,8 @@ from sde_mtl.figures.style import BLUE, GREEN, GREY, ORANGE, RED, canvas
 CHAPTERS = {
     "T1": "interaction", "T2": "drift_deviation", "T3": "diffusion_decay", "T4": "energy", "T5": "validity",
     "T6": "resting_points", "T7": "resting_points", "T8": "energy", "T9": "resting_points", "T10": "escape",
-    "T11": "discretisation", "T12": "energy",
+    "T11": "discretisation", "T12": "energy", "T13": "resting_points", "T14": "energy", "T15": "resting_points",
+    "T16": "resting_points", "T18": "resting_points", "T20": "resting_points",
 }  # fmt: skip
 """Where a statement is derived and checked."""
 COLOURS = {"holds": GREEN, "holds if": BLUE, "fails": RED, "not seen": ORANGE, "not testable here": GREY}

@@ -17,7 +17,7 @@ from sde_mtl.theory import (
 )
 from sde_mtl.theory.check import DerivationError, require
 
-LONG = ("T6", "T7", "T10", "T11")
+LONG = ("T6", "T7", "T10", "T11", "T13", "T14", "T15", "T16", "T18")
 
 
 @pytest.mark.parametrize(
