@@ -71,6 +71,7 @@ FULL: dict[str, Callable[[int, int], list[Check]]] = {
     "T4": t04_effective_diffusion.check_full,
     "T6": t06_resting_points.check_full,
     "T10": t10_escape.check_full,
+    "T13": t13_effective_scalarization.check_full,
     "T17": t17_tracking.check_full,
 }
 """Longer checks of ``sde-mtl verify --full``, beside the others with ten times their paths."""

@@ -29,7 +29,7 @@ which is positive as long as SNR_J > ρ²/(1−ρ²), a third at ρ = ½: noise 
 
 .. math:: \frac1T\sum_t E‖g_J‖² ≤ \frac{4Δ}{ηκc_ρT} + \frac{2ηκL}{c_ρ}σ² + 2\frac{ρ²}{c_ρ²}σ² .
 
-The last term is a floor, proportional to 1/B, which no learning rate removes; T13 shows that it is real. With η ∝
+The last term is a floor, proportional to 1/B, which no learning rate removes; T13 shows that there is one. With η ∝
 T^{-1/2} and ρ ∝ T^{-1/4} all three are O(T^{-1/2}): ‖g_J‖ ≤ ε after O(ε^{-4}) gradients, the rate of SGD, because
 CAME-Grad then is SGD.
 

@@ -27,7 +27,7 @@ from sde_mtl.theory import (
 )
 from sde_mtl.theory.check import DerivationError, in_standard_errors, require
 
-LONG = ("T3", "T4", "T6", "T7", "T8", "T10", "T11", "T12")
+LONG = ("T3", "T4", "T6", "T7", "T8", "T10", "T11", "T12", "T13", "T14", "T15", "T16", "T17", "T18", "T20")
 EXCEPTIONS: dict[str, str] = {}
 """Rows that may detect deviations above 5 % only, by id, with the reason."""
 each_statement = pytest.mark.parametrize(
