@@ -60,7 +60,7 @@ def split_by_reach(named: Mapping[str, Sequence[int]], gradients: Gradients, tas
     placed = [position for positions in named.values() for position in positions]
     if len(set(placed)) < len(placed) or not set(placed) <= set(range(len(sizes))):
         raise ValueError(f"groups must name each of the {len(sizes)} parameters at most once, by its position")
-    other = [position for position in range(len(sizes)) if position not in set(placed)]
+    other = sorted(set(range(len(sizes))) - set(placed))
     reach = torch.stack([torch.stack([part.count_nonzero().cpu() > 0 for part in row]) for row in gradients]).T.tolist()
     groups = []
     for name, positions in {**named, "other": other}.items():

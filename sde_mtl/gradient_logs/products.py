@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from optimizers import came_grad_coefficients
+from optimizers.aggregators import CAMEGradOptions
 from sde_mtl.gradient_logs._bootstrap import LEVEL, Interval
 from sde_mtl.gradient_logs.reader import FrozenSet
 
@@ -174,7 +175,7 @@ def frozen_products(
 
     flat = jackknifed(lambda u, _: u.reshape(*u.shape[:-2], -1))
     c = came_grad_coefficients(torch.from_numpy(frozen.gramian), torch.from_numpy(w), **options).numpy()
-    kappa = float(options.get("kappa", 1.5))
+    kappa = CAMEGradOptions(**options).kappa
     came = _came_grad(P, c, w)
     pushed = np.array([came(np.delete(np.arange(n), a)) for a in range(n)])
     cosine, ratio, bound = _estimates(came(np.arange(n)), pushed)
