@@ -20,7 +20,8 @@ share below its 10 % quantile           .939     .945
 share below its 2 % quantile            .996     .930
 =====================================  =======  =======  ================  =============
 
-The fourth row is the limit: a slow part hidden in noise is not seen in 150 steps.
+The fourth row is the limit: a slow part hidden in noise is not seen in 150 steps. ``arch`` is no dependency: it would
+bring pandas, statsmodels and formulaic, and its intervals do not reach their level.
 
 A share is given the interval of Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's at the effective
 number of steps, so that it stays in [0, 1], and has a bound where nothing, or everything, was counted.
