@@ -22,7 +22,14 @@ from sde_mtl import figures
 from sde_mtl.claims import CLAIMS
 from sde_mtl.figures import GALLERY
 from sde_mtl.gradient_logs import PAPER_CONFLICT_RATE, GradientLogError, analyze, read_log, verdicts
-from sde_mtl.gradient_logs.tables import analysis_table, empirical_table, scope_table, verdict_table, weights_table
+from sde_mtl.gradient_logs.tables import (
+    analysis_table,
+    empirical_table,
+    group_table,
+    scope_table,
+    verdict_table,
+    weights_table,
+)
 from sde_mtl.problems import AdditiveNoise
 from sde_mtl.report import write_report
 from sde_mtl.simulation import build_dynamics, recorded_steps, simulate
@@ -200,6 +207,9 @@ class Analyze:
                 )  # fmt: skip
         console.print(weights_table(analyses))
         console.print(scope_table(analyses))
+        for table in map(group_table, analyses):
+            if table is not None:
+                console.print(table)
         console.print(analysis_table(analyses))
         for analysis in analyses:
             console.print(empirical_table(analysis))

@@ -60,7 +60,7 @@ def split_by_reach(named: Mapping[str, Sequence[int]], gradients: Gradients, tas
     placed = [position for positions in named.values() for position in positions]
     if len(set(placed)) < len(placed) or not set(placed) <= set(range(len(sizes))):
         raise ValueError(f"groups must name each of the {len(sizes)} parameters at most once, by its position")
-    other = [position for position in range(len(sizes)) if position not in set(placed)]
+    other = sorted(set(range(len(sizes))) - set(placed))
     reach = torch.stack([torch.stack([part.count_nonzero().cpu() > 0 for part in row]) for row in gradients]).T.tolist()
     groups = []
     for name, positions in {**named, "other": other}.items():
@@ -147,6 +147,26 @@ class GroupedProducts:
         """(m,) float32: the projection of one vector of the shape of all parameters."""
         parts = [sketch([vector[p] for p in positions]) for _, positions, sketch in self._classes]
         return torch.stack(parts).sum(0).cpu()
+
+    def project_groups(self, gradients: Gradients) -> Tensor:
+        """(G, K, m/4) float32 on the CPU: the projection of each group, a quarter as long.
+
+        Buckets that are m/4 apart are added up, which leaves a CountSketch, so that the groups sum to ``projected``
+        folded likewise.
+        """
+        folded = torch.zeros(len(self.groups), len(gradients), self.folded)
+        for members, positions, sketch in self._classes:
+            for group in members:
+                own = set(self.groups[group].tensors)
+                for task, row in enumerate(gradients):
+                    alone = sketch([row[p] if p in own else torch.zeros_like(row[p]) for p in positions])
+                    folded[group, task] = alone.view(-1, self.folded).sum(0).cpu()
+        return folded
+
+    @property
+    def folded(self) -> int:
+        """Length of the projections of groups: m/4, or m where 4 does not divide it."""
+        return self.dim // 4 if self.dim % 4 == 0 else self.dim
 
     def _project(self, gradients: Gradients, reached: Sequence[Sequence[bool]]) -> tuple[Tensor, Tensor]:
         every = [torch.zeros(self.dim, device=gradients[0][0].device) for _ in gradients]

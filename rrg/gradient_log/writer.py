@@ -8,7 +8,8 @@ readable log:
   ``gramian_groups`` (n, G, K, K) float64, the same for each group of parameters, whose sum it is, and
   ``projected_shared`` (n, K, m) float32, the part of ``projected`` of the parameters that two tasks or more reach;
 - ``frozen-SSSSSS-NNNNNN.safetensors``: n micro-batches at the parameters that step S started from:
-  the same without ``step``;
+  the same without ``step``, and ``projected_groups`` (n, G, K, m/4) float32, of each group, where buckets of
+  ``projected`` that are m/4 apart are added up;
 - ``frozen-SSSSSS-mean.safetensors``, once that set is complete: ``mean_gramian`` (K, K) float64, the exact
   Gramian of the mean gradients, ``mean_gramian_groups`` (G, K, K), the same for each group, and ``count`` (1,) int64.
   From them the products of gradients of *different* micro-batches, which are unbiased for those of the expectations,
@@ -223,6 +224,7 @@ class GradientLogWriter:
             for total, gradient in zip(sums, gradients, strict=True):
                 torch._foreach_add_(total, [g.double() for g in gradient])
             products = self._products_of(gradients)
+            products["projected_groups"] = self._settled().project_groups(gradients)
             observed = {"gramian": products["gramian_groups"].sum(0), **products}
             rows.append(self._row([loss.item() for loss in losses], observed))
             if directions and len(measured) < curvature_batches:

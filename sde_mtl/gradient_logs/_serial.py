@@ -5,19 +5,23 @@ compared with Student's t of B degrees of freedom ("equally weighted cosines", L
 J. Business & Economic Statistics 36, 2018): the few frequencies of a slow series make a noisy variance, which t takes
 into account where bootstraps do not. B is ⌊0.2 n/τ⌋, at least 3 and at most 0.4 n^(2/3), τ the autocorrelation time.
 
-Measured coverage of nominal 95 % over 2000 series (standard error .005):
+Measured coverage of nominal 95 % over 2000 series (standard error .005), next to the percentile interval of the
+stationary bootstrap at the optimal block length of ``arch`` (400 series, .02), and to moving blocks of twice τ:
 
-==================================  =======  =======  =================================================
-series                              n = 150  n = 500  stationary bootstrap of ``arch``, n = 150 and 500
-==================================  =======  =======  =================================================
-independent                          .946     .944
-AR(1), 0.5                           .950     .949
-AR(1), 0.9                           .935     .944     .760 and .855
-sign of an AR(1), 0.9                .912     .930
-AR(1), 0.95, in noise thrice as big  .879     .913
-==================================  =======  =======  =================================================
+=====================================  =======  =======  ================  =============
+series of n = 150 and 500 steps          150      500    arch, 150, 500    moving blocks
+=====================================  =======  =======  ================  =============
+independent                             .953     .955
+AR(1), 0.5                              .939     .953
+AR(1), 0.9                              .928     .944    .760, .855        .785, .865
+AR(1), 0.95, in noise thrice as big     .867     .928
+share below the median of AR(1), 0.9    .956     .962
+share below its 10 % quantile           .939     .945
+share below its 2 % quantile            .996     .930
+=====================================  =======  =======  ================  =============
 
-The last row is the limit: a slow part hidden in noise is not seen in 150 steps.
+The fourth row is the limit: a slow part hidden in noise is not seen in 150 steps. ``arch`` is no dependency: it would
+bring pandas, statsmodels and formulaic, and its intervals do not reach their level.
 
 A share is given the interval of Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's at the effective
 number of steps, so that it stays in [0, 1], and has a bound where nothing, or everything, was counted.

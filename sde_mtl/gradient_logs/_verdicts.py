@@ -95,7 +95,11 @@ def verdicts(analyses: Sequence[LogAnalysis]) -> list[Verdict]:
 def _conflict(found: LogAnalysis | ScopeAnalysis) -> tuple[str, str, str]:
     """What the paper says of conflict, what was measured, and the outcome."""
     rate, paper = found.any_conflict_with_first, PAPER_CONFLICT_RATE
-    chance = f"; by chance {found.conflict_by_chance:.1%}" if isinstance(found, ScopeAnalysis) else ""
+    chance = ""
+    if isinstance(found, ScopeAnalysis):
+        chance = f"; by chance {found.conflict_by_chance:.1%}"
+        alone = [f"{products.chance_first:.0%}" for products in found.frozen]
+        chance += f"; the noise alone {', '.join(alone)} at the frozen sets" if alone else ""
     apart = f"; {100 * (rate.value - paper):+.1f} percentage points" if rate.value > 0 else ""
     outcome = "seen" if rate.low <= paper <= rate.high else "differs" if rate.value > 0 else "not seen"
     return f"{paper:.1%} of steps", _seen(rate, "of steps") + apart + chance, outcome

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from optimizers import came_grad_coefficients
+from optimizers.aggregators import CAMEGradOptions
 from sde_mtl.gradient_logs._bootstrap import LEVEL, Interval
 from sde_mtl.gradient_logs.reader import FrozenSet
 
@@ -77,7 +78,7 @@ class FrozenProducts:
         coefficients: K, c̄ = E c, over its sum.
         chance_first, chance_pairs: share of micro-batches whose gradients *less their mean* conflict, the first task
             with any other, and of all pairs: the conflict rates of this noise without any signal.
-        by_group: name of a group → K, its part of g_iᵀg_J; where the log tells groups apart.
+        by_group: name of a group → K, its part of g_iᵀg_J; where the log tells groups apart, and the set is complete.
     """
 
     step: int
@@ -93,7 +94,7 @@ class FrozenProducts:
     coefficients: list[Estimate]
     chance_first: float
     chance_pairs: float
-    by_group: dict[str, list[float]] = field(default_factory=dict)
+    by_group: dict[str, list[Estimate]] = field(default_factory=dict)
 
     @property
     def noise_scale(self) -> list[Interval]:
@@ -174,7 +175,7 @@ def frozen_products(
 
     flat = jackknifed(lambda u, _: u.reshape(*u.shape[:-2], -1))
     c = came_grad_coefficients(torch.from_numpy(frozen.gramian), torch.from_numpy(w), **options).numpy()
-    kappa = float(options.get("kappa", 1.5))
+    kappa = CAMEGradOptions(**options).kappa
     came = _came_grad(P, c, w)
     pushed = np.array([came(np.delete(np.arange(n), a)) for a in range(n)])
     cosine, ratio, bound = _estimates(came(np.arange(n)), pushed)
@@ -248,9 +249,15 @@ def _chance(p: Array) -> tuple[float, float]:
     return float((products[:, 0, 1:] < 0).any(1).mean()), float((products[:, rows, columns] < 0).mean())
 
 
-def _by_group(frozen: FrozenSet, w: Array, groups: tuple[str, ...]) -> dict[str, list[float]]:
-    if not groups or frozen.gramian_groups is None or frozen.mean_gramian_groups is None:
+def _by_group(frozen: FrozenSet, w: Array, groups: tuple[str, ...]) -> dict[str, list[Estimate]]:
+    gramians, means, p = frozen.gramian_groups, frozen.mean_gramian_groups, frozen.projected_groups
+    if not groups or gramians is None or means is None or p is None:
         return {}
-    n = len(frozen.gramian_groups)
-    U = (n**2 * frozen.mean_gramian_groups - frozen.gramian_groups.sum(0)) / (n * (n - 1))
-    return {name: (u @ w).tolist() for name, u in zip(groups, U, strict=True)}
+    n = len(p)
+    exact = (n**2 * means - gramians.sum(0)) / (n * (n - 1))
+    found = {}
+    for at, name in enumerate(groups):
+        part = p[:, at].astype(np.float64)
+        without = _products(np.einsum("aim,bjm->abij", part, part))[1]
+        found[name] = _estimates(exact[at] @ w, without @ w)
+    return found

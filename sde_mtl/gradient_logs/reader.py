@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+ROWS = ("losses", "gramian", "projected", "gramian_groups", "projected_shared")
 FORMAT, VERSIONS = "multi-task-gradient-log", (1, 2)
 Array = NDArray[np.float64]
 
@@ -57,6 +58,7 @@ class FrozenSet:
         gramian_groups: (n, G, K, K), exact for each group of parameters;
         mean_gramian_groups: (G, K, K), likewise of the n-average gradients; and
         projected_shared: (n, K, m) projections of the shared parameters; None in logs of version 1.
+        projected_groups: (n, G, K, q) projections of each group, q ≤ m; None in logs of version 1.
     """
 
     step: int
@@ -69,6 +71,7 @@ class FrozenSet:
     gramian_groups: Array | None = None
     mean_gramian_groups: Array | None = None
     projected_shared: NDArray[np.float32] | None = None
+    projected_groups: NDArray[np.float32] | None = None
 
     def restricted(self, members: NDArray[np.bool_]) -> "FrozenSet | None":
         """The gradients of the shared parameters alone, whose groups are the ``members`` (G,); None in version 1."""
@@ -166,7 +169,7 @@ def read_log(folder: str | Path) -> GradientLog:
             _read_shard(p, len(tasks), groups) for p in sorted(folder.glob(f"frozen-{number}-[0-9]*.safetensors"))
         ]
         mean = folder / f"frozen-{number}-mean.safetensors"
-        joined = _joined(shards)
+        joined = _joined(shards, *ROWS, "projected_groups")
         means = _load(mean) if mean.exists() else {}
         curvature = _read_curvature(folder / f"frozen-{number}-curvature.safetensors", joined["projected"].shape)
         basis, hessian = curvature.get("basis"), curvature.get("hessian")
@@ -176,22 +179,22 @@ def read_log(folder: str | Path) -> GradientLog:
                 mean_gramian_groups=means.get("mean_gramian_groups"),
             )
         )  # fmt: skip
-    joined = _joined(parts)
+    joined = _joined(parts, *ROWS)
     return GradientLog(
         folder=folder,
         meta=meta,
         tasks=tasks,
         task_weights=weights,
-        steps=joined.pop("step"),
+        steps=steps,
         frozen=tuple(frozen),
         groups=_groups(meta),
         **joined,
     )
 
 
-def _joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The rows of all shards; those that only some shards have, of a run that was resumed by another version, go."""
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0] if all(key in p for p in parts)}
+def _joined(parts: list[dict[str, NDArray[Any]]], *names: str) -> dict[str, NDArray[Any]]:
+    """These rows of all shards; those that only some shards have, of a run that was resumed by another version, go."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in names if all(name in p for p in parts)}
 
 
 def _groups(meta: dict[str, Any]) -> tuple[ParameterGroup, ...]:

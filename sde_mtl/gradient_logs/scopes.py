@@ -111,7 +111,7 @@ def analyze_scope(log: GradientLog, w: Array, rho: float, *, replicates: int = 2
         valid_rate=share_interval(stages.valid.numpy(), with_joint.min(1)),
         weights=(w / w.sum()).tolist(),
         mean_weights=[ratio_interval(c[:, i], total) for i in range(tasks)],
-        hidden_factors=[ratio_interval(c[:, i] / w[i], c[:, 0] / w[0]) for i in range(tasks)],
+        hidden_factors=[ratio_interval(c[:, i] * w[0], c[:, 0] * w[i]) for i in range(tasks)],
         coefficients=np.where(total[:, None] > 0, c / np.where(total > 0, total, 1)[:, None], np.nan).tolist(),
         options=options,
         diffusion=[diffusion_at(batches, w, replicates=replicates, seed=seed) for batches in frozen],

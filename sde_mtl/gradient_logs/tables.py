@@ -82,6 +82,22 @@ def scope_table(analyses: list[LogAnalysis]) -> Table:
     return table
 
 
+def group_table(analysis: LogAnalysis) -> Table | None:
+    """Parts of the model in which linear scalarization harms a task: z of their g_iᵀg_J; None if the log has none."""
+    sets = [products for products in analysis.scopes["all"].frozen if products.by_group] if analysis.scopes else []
+    if not sets:
+        return None
+    tasks = ", ".join(analysis.meta["tasks"])
+    table = Table("part of the model", *(f"step {products.step}" for products in sets),
+                  title=f"z of g_iᵀg_J by part of the model, {analysis.name}: {tasks}")  # fmt: skip
+    for name in sets[0].by_group:
+        cells = [
+            "  ".join("–" if e.value == 0 else f"{e.z:+.1f}" for e in products.by_group[name]) for products in sets
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
 def analysis_table(analyses: list[LogAnalysis]) -> Table:
     """A column of measurements and one of closed forms each log."""
     images = ", ".join(sorted({str(a.meta.get("dataset", {}).get("images", "?")) for a in analyses}))

@@ -52,6 +52,8 @@ def split_frozen(
     return FrozenSet(
         0, np.ones((n, tasks)), parts[0] + parts[1], g, mean_parts[0] + mean_parts[1],
         gramian_groups=np.stack(parts, 1), mean_gramian_groups=np.stack(mean_parts), projected_shared=shared,
+        projected_groups=np.stack([np.pad(shared, ((0, 0), (0, 0), (0, tasks))),
+                                   np.pad(own, ((0, 0), (0, 0), (d, 0)))], 1),
     )  # fmt: skip
 
 
@@ -110,4 +112,6 @@ def _tensors(g: Array, head: float | None = None) -> dict[str, NDArray]:
         heads = np.broadcast_to(head * np.eye(tasks), (n, tasks, tasks))
         tensors["projected"] = np.concatenate([g, heads], 2).astype(np.float32)
         tensors["projected_shared"] = np.concatenate([g, 0 * heads], 2).astype(np.float32)
+        alone = [np.pad(heads * row, ((0, 0), (0, 0), (g.shape[2], 0))) for row in np.eye(tasks)]
+        tensors["projected_groups"] = np.stack([tensors["projected_shared"], *alone], 1).astype(np.float32)
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

@@ -158,4 +158,7 @@ def test_frozen_groups_are_exact(tmp_path: Path) -> None:
     expected = np.mean([(p + p.T) / 2 for p in pairs], 0)
     measured = (36 * frozen.mean_gramian_groups[0] - frozen.gramian_groups[:, 0].sum(0)) / 30
     assert measured == pytest.approx(expected, rel=1e-6)
+    folded = frozen.projected.reshape(6, 2, 4, 4).sum(2)
+    assert frozen.projected_groups.sum(1) == pytest.approx(folded, abs=1e-5)
+    assert frozen.projected_groups[:, 1, 1] == pytest.approx(np.zeros((6, 4))), "the head is reached by one task"
     assert frozen.mean_gramian_groups.sum(0) == pytest.approx(frozen.mean_gramian, rel=1e-12)

@@ -93,8 +93,11 @@ def test_heads_hide_harm() -> None:
     all_parameters = frozen_products(frozen, WEIGHTS, groups=("trunk", "heads"))
     assert all_parameters.with_joint[0].z > 3
     parts = all_parameters.by_group
-    assert parts["heads"] == pytest.approx([36, 4 * 36])
-    assert np.add(parts["trunk"], parts["heads"]) == pytest.approx([e.value for e in all_parameters.with_joint])
+    assert [e.value for e in parts["heads"]] == pytest.approx([36, 4 * 36])
+    assert [e.error for e in parts["heads"]] == pytest.approx([0, 0], abs=1e-9)
+    both = [trunk.value + head.value for trunk, head in zip(parts["trunk"], parts["heads"], strict=True)]
+    assert both == pytest.approx([e.value for e in all_parameters.with_joint])
+    assert parts["trunk"][0].z == pytest.approx(frozen_products(shared, WEIGHTS).with_joint[0].z)
 
 
 def test_noise_alone_conflicts_as_its_correlation_says() -> None:
