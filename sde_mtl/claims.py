@@ -147,11 +147,11 @@ CLAIMS: tuple[Claim, ...] = (
           "paper's centre chatters with steps of at least ηκ(1−2ν)‖g_J‖", "holds if", _verify("T16"), ("T16",)),
     Claim("theory", "coefficients of tracked gradients rest where CAME-Grad without noise does",
           "moving averages of past gradients, β = 0.995, d = 50: within 0.006 of 0.5 at five levels of noise where "
-          "CAME-Grad rests up to 0.28 off, with the weighted centre within 0.025 of 0.8 (0.46 off); averages of Gramians "
-          "and cross-fitting do not; costs a gradient's memory a task", "holds if", _verify("T17"), ("T17",)),
+          "CAME-Grad rests up to 0.28 off, with the weighted centre within 0.025 of 0.8 (0.46 off); averages of "
+          "Gramians and cross-fitting do not; costs a gradient's memory a task", "holds if", _verify("T17"), ("T17",)),
     Claim("theory", "a recorded schedule of its mean coefficients replays CAME-Grad at one backward pass a step",
-          "mean paths part by p − c̄_2/Σc̄ = 0.005 of the way at rest, d = 50, and variances by 1 %; ω, equal weights and "
-          "the fixed mean of c̄ part by 0.5, 0.2 and 0.04", "holds if", _verify("T18"), ("T18",)),
+          "mean paths part by p − c̄_2/Σc̄ = 0.005 of the way at rest, d = 50, and variances by 1 %; ω, equal weights "
+          "and the fixed mean of c̄ part by 0.5, 0.2 and 0.04", "holds if", _verify("T18"), ("T18",)),
     Claim("theory", "of eight published sets of task weights CAME-Grad keeps only DCL's",
           "at equal norms c_i ∝ (1−ν)‖ω‖/√K + νω_i: TGRG's diversity term gains a factor of 834, at least 714 if its "
           "gradient is no longer than that of language; no bound without an assumption on norms", "holds if",
