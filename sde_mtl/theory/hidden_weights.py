@@ -207,7 +207,15 @@ def gramian_covariance(gradients_gramian: ArrayLike, covariance: ArrayLike, dime
 
 
 def plug_in(rule: Rule, gradients_gramian: ArrayLike, covariance: ArrayLike, dimension: int) -> Array:
-    """c(T + GGᵀ), the coefficients at the expected Gramian, (K,); arguments as in :func:`expectation`."""
+    """c(T + GGᵀ), the coefficients at the expected Gramian, (K,).
+
+    Args:
+        rule, gradients_gramian, covariance, dimension: as in :func:`expectation`.
+
+    Example:
+        >>> plug_in(rule([1.0, 4.0]), np.zeros((2, 2)), np.eye(2), 50).round(3).tolist()
+        [3.799, 4.699]
+    """
     mean = np.asarray(gradients_gramian, np.float64) + dimension * np.asarray(covariance, np.float64)
     return rule(torch.from_numpy(mean)).numpy()
 

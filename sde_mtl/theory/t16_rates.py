@@ -201,7 +201,12 @@ def run(tasks: Landscapes, learning_rate: Tensor, steps: int, *, nu: float, cent
 
 
 def gap(tasks: Landscapes, weights: Tensor) -> Tensor:
-    """An upper bound of Δ from θ = 2, (n,): the quadratic part's minimum bounds the loss from below."""
+    """An upper bound of Δ from θ = 2, (n,): the quadratic part's minimum bounds the loss from below.
+
+    Args:
+        tasks: n sets.
+        weights: (n, K) of the loss.
+    """
     theta = torch.full_like(tasks.curvatures[:, 0], 2.0)
     hessian = torch.einsum("nk,nkd->nd", weights, tasks.curvatures)
     lowest = torch.einsum("nk,nkd,nkd->nd", weights, tasks.curvatures, tasks.centres) / hessian
@@ -210,7 +215,15 @@ def gap(tasks: Landscapes, weights: Tensor) -> Tensor:
 
 
 def scaled_by_mean(nu: float) -> Callable[[Tensor], Tensor]:
-    """Coefficients of F' = κ[(1−ν)‖μ‖û + νg_J], CAME-Grad with stage 2 scaled by ‖μ‖, at ω = (1, 4)."""
+    """Coefficients of F' = κ[(1−ν)‖μ‖û + νg_J], CAME-Grad with stage 2 scaled by ‖μ‖, at ω = (1, 4).
+
+    Args:
+        nu: of CAME-Grad.
+
+    Example:
+        >>> scaled_by_mean(0.0)(torch.eye(2).double())  # û ∥ μ: F' = κμ
+        tensor([0.7500, 0.7500], dtype=torch.float64)
+    """
     w = torch.tensor(WEIGHTS, dtype=torch.float64)
 
     def coefficients(G: Tensor) -> Tensor:
@@ -228,6 +241,10 @@ def noisy_average(rho: float, steps: int, learning_rate: float, deviations: Arra
         rho, steps, learning_rate: of training.
         deviations: (2,) of one component of the noise.
         paths, seed: of the noise.
+
+    Example:
+        >>> noisy_average(0.5, 1, 0.01, np.zeros(2), 2, 0)  # at the start, ‖4·1‖²
+        320.0
     """
     generator = torch.Generator().manual_seed(seed)
     theta, w = torch.zeros(paths, 20, dtype=torch.float64), torch.tensor(WEIGHTS, dtype=torch.float64)
