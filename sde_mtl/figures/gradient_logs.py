@@ -56,7 +56,7 @@ def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
     scopes = list(dict.fromkeys(name for analysis in analyses for name in analysis.scopes))
     titles = {"shared": "shared parameters", "all": "all parameters"}
     with canvas(
-        1.2 + 3.5 * len(scopes), 0.9 + 2.1 * len(analyses), len(analyses), len(scopes), sharex=True, sharey=True
+        1.5 + 3.7 * len(scopes), 0.9 + 2.1 * len(analyses), len(analyses), len(scopes), sharex=True, sharey=True
     ) as (figure, axes):
         lines: dict[str, Any] = {}
         for row, analysis in enumerate(analyses):
@@ -75,17 +75,18 @@ def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
                     own = [task for task, weight in enumerate(scope.weights) if weight == value]
                     colour = DARK if len(own) > 1 else COLOURS[own[0] % len(COLOURS)]
                     axis.axhline(value, color=colour, lw=1.1, ls="--")
-                    axis.annotate(
-                        f"ω {', '.join(tasks[task] for task in own)}", (1, value), xycoords=("axes fraction", "data"),
-                        xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
-                    )  # fmt: skip
+                    if name == scopes[-1]:
+                        axis.annotate(
+                            f"ω {', '.join(tasks[task] for task in own)}", (1, value),
+                            xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5, color=colour,
+                        )  # fmt: skip
                 axis.axhline(1 / len(tasks), color=GREY, lw=0.8)
                 factors = ", ".join(
                     f"{task} × {factor.value:.2g}"
                     for task, factor in zip(tasks[1:], scope.hidden_factors[1:], strict=True)
                 )
                 axis.set_title(
-                    f"{analysis.name}, {titles[name]}\non top of ω, against {tasks[0]}: {factors}",
+                    f"{analysis.name}, {titles[name]}\nbeyond ω, over {tasks[0]}: {factors}",
                     fontsize=8.5,
                     loc="left",
                 )
