@@ -30,7 +30,7 @@ from optimizers import NonFiniteError
 from optimizers.files import write_json
 from rrg.command import command_line
 from rrg.config import TrainConfig, as_json, from_json
-from rrg.data import ReportDataset, Tokenizer
+from rrg.data import ReportDataset, Split, Tokenizer
 from rrg.distributed import barrier, local_device, process_group, rank, world_size
 from rrg.errors import TrainingError
 from rrg.evaluate import evaluate
@@ -160,9 +160,14 @@ def _train(
     corpus = load_corpus(config, console)
     torch.manual_seed(config.seed)
     tokenizer = Tokenizer.learn([s.report for s in corpus.split("train")], config.vocabulary_size)
-    sizes = {"image_size": config.image_size, "max_length": config.max_length, "max_views": config.max_views}
-    dataset = ReportDataset(corpus.split("train"), tokenizer, augment=config.augment, **sizes)
-    unseen = ReportDataset(corpus.split("val"), tokenizer, **sizes)
+    splits: tuple[tuple[Split, bool], ...] = (("train", config.augment), ("val", False))
+    dataset, unseen = (
+        ReportDataset(
+            corpus.split(split), tokenizer, image_size=config.image_size, max_length=config.max_length,
+            max_views=config.max_views, augment=augment,
+        )
+        for split, augment in splits
+    )  # fmt: skip
     size = config.batch_size * config.accumulate * world_size()
     steps = config.steps or max(1, round(config.epochs * (len(dataset) // size)))
     frozen = config.frozen_steps(steps) if config.log_gradients else []
