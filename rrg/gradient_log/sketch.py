@@ -18,7 +18,7 @@ class CountSketch:
 
     the bound of the fully random sketch (Charikar, Chen, Farach-Colton 2002; Weinberger et al. 2009,
     arXiv:0902.2206), while the gradient is read in order: of many blocks, those of the same shift are added up before
-    they are shifted. Keeps a buffer of P numbers.
+    they are shifted. Keeps two buffers of P numbers.
 
     Args:
         length: P, number of coordinates.
@@ -42,7 +42,9 @@ class CountSketch:
         self.length, self.dim, self.seed = length, dim, seed
         blocks = -(-length // dim)
         generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(2, (blocks, dim), generator=generator, dtype=torch.int8) * 2 - 1
+        signs = (
+            torch.randint(2, (blocks, dim), generator=generator, dtype=torch.int8).float() * 2 - 1
+        )  # faster than int8
         shifts = torch.randint(dim, (blocks,), generator=generator)
         self._flat = torch.zeros(blocks, dim)
         if 2 * blocks < dim:

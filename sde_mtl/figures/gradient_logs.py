@@ -77,8 +77,8 @@ def hidden_weights(analyses: Sequence[LogAnalysis]) -> Figure:
                     axis.axhline(value, color=colour, lw=1.1, ls="--")
                     if name == scopes[-1]:
                         axis.annotate(
-                            f"ω {', '.join(tasks[task] for task in own)}", (1, value),
-                            xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points", va="center",
+                            f"ω {', '.join(tasks[task] for task in own)}", (1, value), (3, 0),
+                            xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
                             fontsize=7.5, color=colour,
                         )  # fmt: skip
                 axis.axhline(1 / len(tasks), color=GREY, lw=0.8)
