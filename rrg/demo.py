@@ -41,17 +41,17 @@ class DemoConfig:
     """auto: real reports, or phantom ones if they cannot be had."""
     reports: Path | None = None
     """Own copy of the OpenI reports, a .tgz or a folder of XML files."""
-    steps: int = 500
+    steps: int = 250
     """Training steps of each run."""
     batch_size: int = 16
-    frozen_batches: int = 32
+    frozen_batches: int = 24
     """Micro-batches at each of three frozen sets of parameters."""
     curvature_directions: int = 4
     """Directions along which the Hessians are logged there; 0 for none."""
     phantom_studies: int = 2000
     limit: int | None = None
     """Use only that many studies."""
-    image_size: int = 128
+    image_size: int = 96
     paths: int = 10_000
     """Paths of each simulation of sde-mtl verify."""
     statements: tuple[str, ...] = ()

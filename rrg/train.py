@@ -217,8 +217,7 @@ def _loop(
             seconds.append(time.perf_counter() - begun)
             if log is not None:
                 log.end_step(step, losses)
-            if run.optimizer.last is not None:
-                coefficients.add(step, run.optimizer.last.coefficients)
+            coefficients.add(step, run.decided())
             text = "  ".join(f"{task} {loss:.3f}" for task, loss in zip(config.tasks, losses, strict=True))
             progress.update(bar, advance=1, losses=text)
             last = step + 1 == run.steps

@@ -79,6 +79,8 @@ class WeightSchedule:
         if window < 1:
             raise ValueError(f"window = {window} must be >= 1: how many steps to average over")
         n, half = len(self), (window - 1) // 2
+        if half == 0:
+            return self
         steps = torch.arange(n)
         reach = torch.minimum(torch.full((n,), half), torch.minimum(steps, n - 1 - steps))
         sums = torch.cat([torch.zeros(1, len(self.tasks), dtype=torch.float64), self.weights.double().cumsum(0)])

@@ -104,6 +104,11 @@ class TrainingRun:
             self._remember(batch, output)
         return values.tolist()
 
+    def decided(self) -> Tensor | None:
+        """(K,) coefficients of the last step that was taken, the task weights before there is one; None for none."""
+        last = self.optimizer.last
+        return torch.tensor(self.config.weights, dtype=torch.float64) if last is None else last.coefficients
+
     def losses(self, batch: Batch) -> list[Tensor]:
         """Losses of one micro-batch at the present parameters with their graph, one a task; nothing is remembered."""
         return self._losses(self._forward(batch), batch, None)

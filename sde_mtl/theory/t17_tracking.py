@@ -56,7 +56,7 @@ def derive() -> sympy.Expr:
 
     Example:
         >>> derive()
-        (beta**n + 1)*(beta - 1)/((beta + 1)*(beta**n - 1))
+        (beta - 1)*(beta**n + 1)/((beta + 1)*(beta**n - 1))
     """
     beta, n, k = sympy.Symbol("beta", positive=True), sympy.Symbol("n", positive=True), sympy.Symbol("k")
     claim = (1 - beta) / (1 + beta) * (1 + beta**n) / (1 - beta**n)

@@ -46,8 +46,8 @@ def test_an_exact_replay_takes_the_same_steps(came: Path, tmp_path: Path) -> Non
     both = [[json.loads(line) for line in lines(run)] for run in (came, tmp_path / "replay")]
     for first, second in zip(*both, strict=True):
         assert first["rg"] == pytest.approx(second["rg"], rel=1e-4)
-        assert "conflict" in first
-        assert "conflict" not in second, "one backward pass sees no conflict"
+        assert "pair_conflict_share" in first
+        assert "pair_conflict_share" not in second, "one backward pass sees no conflict"
     assert not same_weights(came, tmp_path / "replay")
 
 

@@ -121,10 +121,9 @@ def test_an_unknown_metric_is_named() -> None:
         differences(read_training(kept_result(RESULT)), "none")
 
 
-def test_the_forest_has_a_panel_each_result() -> None:
-    result = read_training(kept_result(RESULT))
-    figure = forest({"one": result, "two": result}, "loss rg")
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one", "two"]
+def test_the_forest_has_a_panel_each_metric() -> None:
+    figure = forest(read_training(kept_result(RESULT)), ["loss rg", "BLEU-4"], against="cagrad")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["loss rg", "BLEU-4"]
 
 
 def test_the_answer_counts_the_claims_of_the_paper() -> None:
