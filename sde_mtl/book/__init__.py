@@ -6,8 +6,7 @@ read_analyses, read_excerpt,         what those files hold; ``python -m sde_mtl.
 read_phases, read_training
 claims_table, verdict_bars           the claims as a table and as a picture
 answer                               the numbers of the introduction's answer
-differences, over_runs, forest,      trained report generators against the control
-worst_change
+differences, forest                  trained report generators against each other
 harm_under_noise, predicted_harm     how often noise makes the weighted sum harm a task
 TwoHeads, batches, cosine_figure     a model with two tasks that trains in a notebook
 read_import_graph, draw_house        which module imports which, and the picture of it
@@ -24,7 +23,7 @@ from sde_mtl.book.notebook import Table, checks, legible
 from sde_mtl.book.phases import read_phases, write_phases
 from sde_mtl.book.results import Provenance, kept_result, provenances
 from sde_mtl.book.summary import answer
-from sde_mtl.book.training import Difference, differences, forest, over_runs, read_training, worst_change
+from sde_mtl.book.training import Difference, differences, forest, read_training
 from sde_mtl.book.two_heads import TwoHeads, batches, cosine_figure
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "harm_under_noise",
     "kept_result",
     "legible",
-    "over_runs",
     "predicted_harm",
     "provenances",
     "read_analyses",
@@ -56,6 +54,5 @@ __all__ = [
     "read_phases",
     "read_training",
     "verdict_bars",
-    "worst_change",
     "write_phases",
 ]

@@ -6,51 +6,44 @@ import numpy as np
 
 from sde_mtl.book.analyses import read_analyses
 from sde_mtl.book.results import kept_result
-from sde_mtl.book.training import differences, over_runs, read_training
 from sde_mtl.claims import CLAIMS
-
-MACHINE = "cpu-x86-64-2-cores"
-PAPER = "came-grad:kappa=1.5:nu=0.2:center=mean"
-"""CAME-Grad with the authors' options."""
+from sde_mtl.gradient_logs import Interval
 
 
 def answer() -> dict[str, float | int | str]:
     """Every number of the answer by name.
 
     Returns:
-        "conflict", % of steps of linear scalarization on two tasks; "harm", % at which it harms one; "ratio low" and
-        "ratio high", its diffusion ratios, and "four low" and "four high" those of four tasks; "phantoms" and
-        "radiographs", CAME-Grad's report loss minus the control's, ± standard error over "seeds" seeds; "claims",
-        those of the paper, "holds" and "holds if", how many do.
+        of linear scalarization on two tasks and the parameters that they share: "conflict" and "harm", % of steps with
+        their intervals; "ratio low" and "ratio high", its diffusion ratios; "share", report generation's share of c̄,
+        with its interval, and "asked", of ω; "cosine low", the least cos(E F, Σc̄_ig_i) of the frozen sets that
+        tell. "claims", those of the paper, and "holds", "holds if" and "fails", how
+        many do.
 
     Example:
         >>> numbers = answer()
-        >>> numbers["four low"] > 1 > numbers["holds"] / numbers["claims"]
-        True
+        >>> numbers["cosine low"] > 0.9, numbers["ratio low"] <= numbers["ratio high"]
+        (True, True)
     """
     logs = read_analyses(kept_result("analysis-demo.json"))
-    linear = next(log for log in logs if log.name == "linear")
-    two = [d.ratio.value for log in logs for d in log.diffusion]
-    kinds = {"phantoms": "", "radiographs": "-radiographs"}
-    trained = {
-        key: read_training(kept_result(f"report-generators{kind}-{MACHINE}.json")) for key, kind in kinds.items()
-    }
-    four = [x for result in trained.values() for x in over_runs(result, "diffusion ratio")]
-    losses = {}
-    for key, result in trained.items():
-        difference = next(d for d in differences(result, "loss rg") if d.optimizer == PAPER)
-        losses[key] = f"{difference.mean:+.2f} ± {difference.error:.2f}".replace("-", "−")
+    linear, came = (next(log for log in logs if log.name == name).scopes["shared"] for name in ("linear", "came-grad"))
+    ratios = [d.ratio.value for scope in (linear, came) for d in scope.diffusion]
+    sets = [products for log in logs for scope in log.scopes.values() for products in scope.frozen]
     verdicts = Counter(claim.verdict for claim in CLAIMS if claim.source == "paper")
     return {
-        "conflict": 100 * linear.any_conflict_with_first.value,
-        "harm": 100 * linear.harm_rate.value,
-        "ratio low": float(np.min(two)),
-        "ratio high": float(np.max(two)),
-        "four low": min(four),
-        "four high": max(four),
-        **losses,
-        "seeds": len(trained["phantoms"]["optimizers"][0]["runs"]),
+        "conflict": _percent(linear.any_conflict_with_first),
+        "harm": _percent(linear.harm_rate),
+        "ratio low": min(ratios),
+        "ratio high": max(ratios),
+        "share": _percent(came.mean_weights[0]),
+        "asked": 100 * came.weights[0],
+        "cosine low": float(np.nanmin([products.scalarization_cosine.value for products in sets])),
         "claims": sum(verdicts.values()),
         "holds": verdicts["holds"],
         "holds if": verdicts["holds if"],
+        "fails": verdicts["fails"],
     }
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

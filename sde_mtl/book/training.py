@@ -80,23 +80,6 @@ def differences(result: Mapping[str, Any], metric: str, against: str | None = No
     return rows
 
 
-def over_runs(result: Mapping[str, Any], quantity: str) -> list[float]:
-    """A quantity of the gradient logs of all runs, flattened over the checkpoints where it has several.
-
-    Args:
-        result: from :func:`read_training`.
-        quantity: such as "any conflict with first" or "diffusion ratio".
-
-    Example:
-        >>> seeds = [{"diffusion ratio": {"15": 1.2, "75": 1.5}}]
-        >>> over_runs({"optimizers": [{"gradients": {"seeds": seeds}}]}, "diffusion ratio")
-        [1.2, 1.5]
-    """
-    runs = [seed for row in result["optimizers"] for seed in row["gradients"]["seeds"]]
-    values = [run[RENAMED[quantity] if quantity not in run and quantity in RENAMED else quantity] for run in runs]
-    return [x for v in values for x in (v.values() if isinstance(v, dict) else [v])]
-
-
 NAMES = {
     "linear": "LS at ω",
     "linear:task_weights=equal": "LS, equal weights",
@@ -142,20 +125,3 @@ def forest(result: Mapping[str, Any], metrics: Sequence[str], against: str | Non
             axis.set_title(metric, fontsize=9.5, loc="left")
         figure.supxlabel(f"difference from {short(against or result['control'])}, paired by seed", fontsize=9.5)
         return figure
-
-
-def worst_change(result: Mapping[str, Any], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]) -> float:
-    """Largest relative difference, at any seed, between the two optimizers of a pair.
-
-    Args:
-        result: from :func:`read_training`.
-        pairs: of names of optimizers.
-        metrics: as in :func:`differences`.
-
-    Example:
-        >>> rows = [{"optimizer": "a", "runs": {"0": {"x": 2.0}}}, {"optimizer": "b", "runs": {"0": {"x": 3.0}}}]
-        >>> worst_change({"optimizers": rows}, [("a", "b")], ["x"])
-        0.5
-    """
-    runs = {row["optimizer"]: row["runs"] for row in result["optimizers"]}
-    return max(abs(runs[b][seed][m] / runs[a][seed][m] - 1) for a, b in pairs for seed in runs[a] for m in metrics)

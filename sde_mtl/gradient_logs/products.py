@@ -72,7 +72,7 @@ class FrozenProducts:
         joint_signal_to_noise: SNR_J, the same of g_J.
         scalarization_cosine: cos(E F, Σ c̄_i g_i), F and c CAME-Grad's on one micro-batch: 1 where CAME-Grad is linear
             scalarization with the weights c̄ (T13). Numerator and denominators come from different micro-batches, and
-            c̄ from all the others, so that it may exceed 1 by chance.
+            c̄ from all the others, so that it may exceed 1 by chance; NaN where a squared length is not found positive.
         diffusion: R = tr Cov F / κ² tr Σ_LS.
         diffusion_bound: 1 + SNR_J, which R does not exceed (T14).
         coefficients: K, c̄ = E c, over its sum.
@@ -236,7 +236,8 @@ def _came_grad(P: Array, c: Array, w: Array) -> Callable[[NDArray[np.int64]], Ar
         squared, joint = came[chosen][apart].mean(), linear[chosen][apart].mean()
         spread, joint_spread = came[chosen].diagonal().mean() - squared, linear[chosen].diagonal().mean() - joint
         with np.errstate(invalid="ignore"):
-            return np.array([product / np.sqrt(squared * centre), spread / joint_spread, 1 + joint / joint_spread])
+            cosine = product / (np.sqrt(squared) * np.sqrt(centre))  # NaN where a squared length is not found positive
+            return np.array([cosine, spread / joint_spread, 1 + joint / joint_spread])
 
     return measured
 
