@@ -53,8 +53,8 @@ CLAIMS: tuple[Claim, ...] = (
           "[62.3, 73.9], where chance gives 87.5 %", "seen", f"{ANALYZE}; {FOUR_TASKS}"),
     Claim("paper", "drift deviation occurs in report generation",
           "on shared parameters and the step's own micro-batch LS harms a task at 30.0 % [22.6, 38.2] of steps with "
-          "two tasks, 37.0 % [31.1, 43.2] with four; over all parameters at none of 250 (at most 5.5 %). In expectation, "
-          "from products of different micro-batches: not found with two tasks, with four report generation at z = −4.1 "
+          "two tasks, 37.0 % [31.1, 43.2] with four; over all parameters at none of 250 (at most 5.5 %). In "
+          "expectation, from products of different micro-batches: not found with two tasks, with four report generation at z = −4.1 "
           "at one of six frozen sets", "seen", f"{ANALYZE}; {FOUR_TASKS}"),
     Claim("paper", "linear scalarization's diffusion decays (Σ_LS is small)",
           "iff the weighted cross-covariances sum to a negative number; ratio in closed form", "holds if",
@@ -87,7 +87,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("paper", "CAME-Grad trains report generators better than linear scalarization",
           "open; what 150 steps said is withdrawn: a transient in which every arm writes normal reports. One seed, "
           "1,500 steps, 2,000 phantom studies, two tasks: validation loss of reports 0.408, LS at ω 0.415, at equal "
-          "weights 0.418, at ω clipped as the authors clip their baseline 0.407", "not seen", "python benchmarks/report_generators.py"),
+          "weights 0.418, at ω clipped as the authors clip their baseline 0.407", "not seen",
+          "python benchmarks/report_generators.py"),
     Claim("paper", "+2.3 % clinical average on MIMIC-CXR, +1.9 % on IU X-Ray over eight backbones",
           "needs the real images and the eight backbones", "not testable here", "python -m rrg.train --help"),
     Claim("audit", "validity is \"falsified as an unconditional guarantee\"",
