@@ -54,8 +54,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("paper", "drift deviation occurs in report generation",
           "on shared parameters and the step's own micro-batch LS harms a task at 30.0 % [22.6, 38.2] of steps with "
           "two tasks, 37.0 % [31.1, 43.2] with four; over all parameters at none of 250 (at most 5.5 %). In "
-          "expectation, from products of different micro-batches: not found with two tasks, with four report generation at z = −4.1 "
-          "at one of six frozen sets", "seen", f"{ANALYZE}; {FOUR_TASKS}"),
+          "expectation, from products of different micro-batches: not found with two tasks, with four report "
+          "generation at z = −4.1 at one of six frozen sets", "seen", f"{ANALYZE}; {FOUR_TASKS}"),
     Claim("paper", "linear scalarization's diffusion decays (Σ_LS is small)",
           "iff the weighted cross-covariances sum to a negative number; ratio in closed form", "holds if",
           _verify("T3"), ("T3",)),
