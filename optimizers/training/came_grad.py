@@ -74,8 +74,8 @@ class CAMEGrad(MultiTaskOptimizer):
             cancels (theory T8).
         nu: share ν in [0, 1] of the joint gradient.
         center, fusion: as in :func:`optimizers.came_grad`.
-        shared, refresh_every, ema, track, clip_norm, clip_value, process_group, observer, on_nonfinite,
-        on_solver_failure: as in :class:`MultiTaskOptimizer`.
+        shared, refresh_every, ema, track, clip_norm, clip_value: as in :class:`MultiTaskOptimizer`.
+        process_group, observer, on_nonfinite, on_solver_failure: as there.
 
     Raises:
         ValueError: for options outside their domain, naming the value.

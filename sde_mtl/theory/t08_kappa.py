@@ -73,7 +73,7 @@ def trajectory(kind: str, learning_rate: float, kappa: float, **options: float) 
     """Iterates (STEPS, 2) of torch's optimizer under CAME-Grad on T6's example.
 
     Args:
-        kind: a key of :data:`OPTIMIZERS`.
+        kind: a key of ``OPTIMIZERS``.
         learning_rate, options: of that optimizer.
         kappa: of CAME-Grad.
     """
