@@ -116,7 +116,7 @@ def forest(result: Mapping[str, Any], metrics: Sequence[str], against: str | Non
             rows = differences(result, metric, against)
             places = np.arange(len(rows))[::-1]
             for place, row in zip(places, rows, strict=True):
-                colour = GREY if row.low < 0 < row.high else BLUE if row.mean < 0 else RED
+                colour = GREY if row.low <= 0 <= row.high else BLUE if row.mean < 0 else RED
                 axis.plot(row.by_seed, [place - 0.22] * len(row.by_seed), ".", ms=4, color=colour, alpha=0.6)
                 axis.plot([row.low, row.high], [place, place], lw=1.6, color=colour)
                 axis.plot(row.mean, place, "o", ms=5, color=colour)

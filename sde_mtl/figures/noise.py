@@ -26,7 +26,7 @@ def rests_figure(
     with canvas(6.2, 3.6) as (figure, (axis,)):
         for height, label in ((0.8, "minimizer of the weighted loss"), (0.5, "minimizer of the mean loss")):
             axis.axhline(height, color=GREY, lw=0.9, ls="--")
-            axis.text(deviations[0], height + 0.008, label, color=GREY, fontsize=8.5, va="bottom")
+            axis.text(deviations[-1], height - 0.008, label, color=GREY, fontsize=8.5, ha="right", va="top")
         for (label, shares), colour in zip(rests.items(), COLOURS, strict=False):
             axis.semilogx(deviations, shares, color=colour, lw=1.6, label=label)
             points = measured.get(label, {})
