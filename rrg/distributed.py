@@ -3,21 +3,38 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_apart: ContextVar[bool] = ContextVar("_apart", default=False)
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized() and not _apart.get()
+
 
 def rank() -> int:
     """This process's number, 0 without ``torch.distributed``."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
     """Number of processes, 1 without ``torch.distributed``."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, this process is the only one: what it computes needs nothing of the others, who do something else."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from rrg.data import PAD, ReportDataset
+from rrg.distributed import alone
 from rrg.model import ReportGenerator, task_losses
 
 BATCH = 64
@@ -19,7 +20,8 @@ def validation_losses(
     """Mean losses of the model, in evaluation mode, over all studies of a dataset, in nats.
 
     Those of rg are per token over all reports; re ranks the reports of the batch and of the training memory; a last
-    batch of one study, which ita could not contrast, joins the one before. Draws no random numbers.
+    batch of one study, which ita could not contrast, joins the one before. Draws no random numbers. One of several
+    processes may call it.
 
     Args:
         model: left in the mode that it had.
@@ -39,9 +41,11 @@ def validation_losses(
             items = [dataset[i] for i in range(start, end)]
             batch = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
             view_mask = batch["view_mask"] if dataset.max_views > 1 else None
-            output = model(batch["pixel_values"], batch["input_ids"], batch["labels"], view_mask)
+            with alone():
+                output = model(batch["pixel_values"], batch["input_ids"], batch["labels"], view_mask)
+                losses = task_losses(model, output, batch)
             tokens = float((batch["input_ids"][:, 1:] != PAD).sum())
-            for task, loss in zip(tasks, task_losses(model, output, batch), strict=True):
+            for task, loss in zip(tasks, losses, strict=True):
                 weight = tokens if task == "rg" else float(end - start)
                 totals[task] += weight * float(loss)
                 weights[task] += weight
