@@ -12,6 +12,8 @@ NAMES = (*(name for name in AGGREGATORS if name not in (*OPTIONS, "equal")), *OP
 
 REPLAY = "replay:"
 """What the names of replayed runs begin with."""
+COEFFICIENTS = "coefficients.csv"
+"""In a run's folder, what its aggregator decided; :class:`optimizers.WeightSchedule` reads it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Replay:
         Raises:
             OSError, ValueError: if a source cannot be read, or is of other tasks.
         """
-        files = [source / "coefficients.csv" if source.is_dir() else source for source in self.sources]
+        files = [source / COEFFICIENTS if source.is_dir() else source for source in self.sources]
         for file in files:
             if not file.exists():
                 raise ValueError(f"{file} is missing: replay takes runs whose aggregator gives coefficients")

@@ -5,7 +5,6 @@ was solved for is sure to be taken.
 """
 
 import warnings
-from math import expm1, log
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from optimizers.aggregators.base import Aggregator, JacobianAggregator, ScheduledAggregator
 from optimizers.errors import OnSolverFailure, SolverError, SolverWarning, collect_unsolved
 from optimizers.training.distributed import from_first
+from optimizers.training.tracking import newest_share
 
 
 class Solution(NamedTuple):
@@ -154,10 +154,7 @@ class GramianAverage:
                 f"the Gramian average is of {len(self.mean)} tasks, this step has {len(gramian)} losses; "
                 "construct another optimizer for other tasks"
             )
-        if decay == 0.0:
-            return gramian
-        share = (1.0 - decay) / -expm1((self.count + 1) * log(decay))
-        return torch.lerp(self.mean, gramian, share)
+        return torch.lerp(self.mean, gramian, newest_share(decay, self.count))
 
     def state_dict(self) -> dict[str, Any] | None:
         """Average and count, or None before the first step."""

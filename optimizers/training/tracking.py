@@ -10,6 +10,16 @@ from optimizers.gradients._gramian import gramian_of_parameters
 from optimizers.gradients._task_gradients import PartialGradients
 
 
+def newest_share(decay: float, before: int) -> float:
+    """Share of the newest in an average with the weights β^age, of ``before`` older ones and itself.
+
+    Example:
+        >>> newest_share(0.0, 5), newest_share(0.9, 0), round(newest_share(0.5, 1), 3)
+        (1.0, 1.0, 0.667)
+    """
+    return 1.0 if decay == 0.0 else (1.0 - decay) / -expm1((before + 1) * log(decay))
+
+
 class GradientTracking:
     r"""Moving averages of the task gradients, :math:`y_{i,t} = \sum_{s<t} β^{t-1-s}g_{i,s} / \sum_{s<t} β^{t-1-s}`.
 
@@ -64,7 +74,7 @@ class GradientTracking:
             return
         if self.mean is None:
             self.mean = [[None if g is None else torch.zeros_like(g, dtype=_kept(g)) for g in row] for row in gradients]
-        share = 1.0 if self.decay == 0.0 else (1.0 - self.decay) / -expm1((self.count + 1) * log(self.decay))
+        share = newest_share(self.decay, self.count)
         for row, new in zip(self.mean, gradients, strict=True):
             for at, g in enumerate(new):
                 known = row[at]

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from optimizers.aggregators import WeightSchedule, schedule_heading, schedule_row
 from optimizers.files import write_text
-
-NAME = "coefficients.csv"
-"""In the run's folder; :class:`optimizers.WeightSchedule` reads it."""
+from rrg.aggregators import COEFFICIENTS
 
 
 class CoefficientLog:
@@ -40,7 +38,7 @@ class CoefficientLog:
         self._file: TextIO | None = None
         if folder is None:
             return
-        path = folder / NAME
+        path = folder / COEFFICIENTS
         heading = schedule_heading(tasks)
         kept = [heading]
         if first > 0:
@@ -80,7 +78,7 @@ class CoefficientLog:
 
 def mean_coefficients(folder: Path) -> dict[str, float] | None:
     """Mean of each task's coefficient over a run, or None where its aggregator has none."""
-    path = folder / NAME
+    path = folder / COEFFICIENTS
     if len(_lines(path)) < 2:
         return None
     schedule = WeightSchedule.read(path).mean()

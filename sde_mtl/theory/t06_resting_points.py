@@ -41,6 +41,7 @@ import numpy as np
 import sympy
 import torch
 from numpy.typing import NDArray
+from scipy.stats import linregress
 
 from optimizers import came_grad
 from sde_mtl.theory import semistable
@@ -150,7 +151,8 @@ def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
     off_weighted = float(np.abs(above - weighted_rest).max())
     etas = [0.0005, 0.001, 0.002, 0.004]
     amplitude = chatter(etas)
-    slope, error = _slope(np.log(np.array(etas)), np.log(amplitude))
+    line = linregress(np.log(etas), np.log(amplitude))
+    slope, error = float(line.slope), float(line.stderr)
     quiet = chatter([0.002], nu=0.6)[0]
     bound = (1 - (low - 0.05)) * (1 - rho**2) ** 0.5 - (low - 0.05)
     descent, weighted = least(low - 0.05, "mean"), least(0.55, "weighted")
@@ -201,11 +203,3 @@ def check_full(seed: int = 0, paths: int = 10_000) -> list[Check]:
         rows.append(Check(f"T6.full-{'adam' if adam else 'gd'}", f"the transition is at ν = ½ for every ρ, {name}", 0.0,
                           off, off, 0.05, "absolute", "91 resting points, ρ = 0.05 … 0.95"))  # fmt: skip
     return rows
-
-
-def _slope(x: Array, y: Array) -> tuple[float, float]:
-    """Least-squares slope and its standard error."""
-    design = np.stack([x, np.ones_like(x)], 1)
-    (slope, _), residual, *_ = np.linalg.lstsq(design, y, rcond=None)
-    spread = float(residual[0]) / max(len(x) - 2, 1) if len(residual) else 0.0
-    return float(slope), float((spread / ((x - x.mean()) ** 2).sum()) ** 0.5)

@@ -41,6 +41,7 @@ import numpy as np
 import sympy
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import linregress
 
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.examples import WEIGHTS
@@ -271,11 +272,8 @@ def remainder_rate(rule: Rule, *, samples: int, seed: int) -> tuple[float, float
     sizes = np.array([
         expectation(rule, TRIPLE[0], TRACES / d, d, samples=samples, seed=seed).relative_remainder for d in DIMENSIONS
     ])  # fmt: skip
-    x, y = np.log(np.array(DIMENSIONS)), np.log(sizes)
-    x = x - x.mean()
-    slope = float(x @ y / (x @ x))
-    residual = y - y.mean() - slope * x
-    return slope, float((residual @ residual / (len(x) - 2) / (x @ x)) ** 0.5)
+    line = linregress(np.log(DIMENSIONS), np.log(sizes))
+    return float(line.slope), float(line.stderr)
 
 
 def share_errors(*, samples: int, seed: int) -> tuple[float, float]:

@@ -32,6 +32,7 @@ import numpy as np
 import sympy
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import linregress
 
 from optimizers import came_grad
 from sde_mtl.theory.check import Check, require
@@ -257,8 +258,5 @@ def _rate(paths: int, seed: int) -> tuple[float, float]:
         found = expectation(r, M, T / d, int(d), samples=4 * paths, seed=seed)
         mean, trace = found.coefficients, (squares - deviation @ trend).mean() - found.drift @ found.drift
         gaps.append(abs(trace / (mean @ T @ mean) - 1))
-    x, y = np.log(sizes), np.log(np.array(gaps))
-    x, y = x - x.mean(), y - y.mean()
-    slope = float(x @ y / (x @ x))
-    residual = y - slope * x
-    return slope, float((residual @ residual / (len(x) - 2) / (x @ x)) ** 0.5)
+    line = linregress(np.log(sizes), np.log(gaps))
+    return float(line.slope), float(line.stderr)

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optimizers import came_grad_coefficients, gramian
+from optimizers.training.tracking import newest_share
 from sde_mtl.theory.check import Check, require
 from sde_mtl.theory.descent import Center
 from sde_mtl.theory.examples import WEIGHTS
@@ -147,11 +148,11 @@ def rest_positions(
             update = torch.stack(updates).mean(0)
         elif estimate == "averaged Gramians":
             M = gramian(joint)
-            tracked = M if tracked is None else torch.lerp(tracked, M, _share(beta, t))
+            tracked = M if tracked is None else torch.lerp(tracked, M, newest_share(beta, t))
             update = _combined(solve(tracked), joint)
         elif estimate == "tracking":
             update = _combined(solve(gramian(joint if tracked is None else tracked)), joint)
-            tracked = joint if tracked is None else torch.lerp(tracked, joint, _share(beta, t))
+            tracked = joint if tracked is None else torch.lerp(tracked, joint, newest_share(beta, t))
         else:
             update = _combined(solve(gramian(joint)), joint)
         late = max(0.0, t - steps / 2) / (steps / 8)
@@ -164,11 +165,6 @@ def rest_positions(
 
 def _combined(coefficients: Tensor, gradients: Tensor) -> Tensor:
     return torch.einsum("...k,...kd->...d", coefficients, gradients)
-
-
-def _share(beta: float, before: int) -> float:
-    """Of the newest in a moving average of ``before`` + 1 steps."""
-    return (1 - beta) / (1 - beta ** (before + 1))
 
 
 def check(seed: int = 0, paths: int = 10_000) -> list[Check]:
