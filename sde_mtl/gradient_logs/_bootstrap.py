@@ -21,6 +21,25 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def initial_time(series: NDArray[np.float64], lags: int) -> float:
+    """1 + 2Σρ over the lags below ``lags`` up to the first autocorrelation that is not positive; 1 for a constant.
+
+    Example:
+        >>> initial_time(np.array([1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, -1.0]), 4)
+        1.25
+    """
+    centred = series - series.mean()
+    variance = float(centred @ centred)
+    time = 1.0
+    if variance > 0:
+        for lag in range(1, lags):
+            correlation = float(centred[:-lag] @ centred[lag:]) / variance
+            if correlation <= 0:
+                break
+            time += 2 * correlation
+    return time
+
+
 def block_length(series: NDArray[np.float64]) -> int:
     """Length of moving blocks: twice the integrated autocorrelation time, at least n^(1/3) and at most n/4.
 
@@ -34,15 +53,7 @@ def block_length(series: NDArray[np.float64]) -> int:
         True
     """
     n = len(series)
-    centred = series - series.mean()
-    variance = float(centred @ centred)
-    time = 1.0
-    if variance > 0:
-        for lag in range(1, n // 4):
-            correlation = float(centred[:-lag] @ centred[lag:]) / variance
-            if correlation <= 0:
-                break
-            time += 2 * correlation
+    time = initial_time(series, n // 4)
     return int(max(1, min(n // 4, max(np.ceil(n ** (1 / 3) - 1e-9), np.ceil(2 * time) if time > 1.5 else 1))))
 
 

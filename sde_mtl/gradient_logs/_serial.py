@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sde_mtl.gradient_logs._bootstrap import LEVEL, Interval
+from sde_mtl.gradient_logs._bootstrap import LEVEL, Interval, initial_time
 
 Array = NDArray[np.float64]
 UPPER = (1 + LEVEL) / 2
@@ -128,13 +128,8 @@ def autocorrelation_time(series: ArrayLike) -> float:
     variance = float(centred @ centred)
     if variance <= 0 or n < 3:
         return 1.0
-    time = 1.0
+    time = initial_time(x, n // 2)
     first = float(centred[:-1] @ centred[1:]) / variance
-    for lag in range(1, n // 2):
-        correlation = float(centred[:-lag] @ centred[lag:]) / variance
-        if correlation <= 0:
-            break
-        time += 2 * correlation
     if first > 2 / np.sqrt(n):
         unbiased = min(first + (1 + 3 * first) / n, 0.98)
         time = max(time, (1 + unbiased) / (1 - unbiased))
